@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// handler handles one type of frame from clients of some roles.
+type handler struct {
+	roles []wire.Role // nil: any
+	serve func(ctx context.Context, c *conn, f wire.Frame) error
+}
+
+// on adapts a method that takes one frame type.
+func on[F wire.Frame](fn func(*conn, context.Context, F) error, roles ...wire.Role) handler {
+	return handler{roles, func(ctx context.Context, c *conn, f wire.Frame) error { return fn(c, ctx, f.(F)) }}
+}
+
+// handlers is the table of what a client may send after its hello; anything
+// else is answered with unknown_type.
+var handlers = map[wire.Type]handler{
+	wire.TypeSend:          on((*conn).sendFrame),
+	wire.TypeClientAck:     on((*conn).clientAck, wire.RoleSession, wire.RolePerson),
+	wire.TypeClientNack:    on((*conn).clientNack, wire.RoleSession, wire.RolePerson),
+	wire.TypeMessageStatus: on((*conn).messageStatus),
+	wire.TypeListPeers:     on((*conn).listPeers),
+	wire.TypeSetCard:       on((*conn).setCard, wire.RoleSession, wire.RolePerson),
+	wire.TypeMembers:       on((*conn).listMembers),
+	wire.TypeInvitePut:     on((*conn).invitePut),
+	wire.TypeInviteList:    on((*conn).inviteList),
+	wire.TypeInviteClose:   on((*conn).inviteClose),
+	wire.TypeRemove:        on((*conn).remove),
+}
+
+// dispatchAll handles the frames of one message in order.
+func (c *conn) dispatchAll(msg []byte) {
+	frames, err := wire.Split(msg)
+	if err != nil {
+		c.send(wire.Faultf(wire.CodeBadFrame, "not a frame or an array of frames").Frame(""))
+		return
+	}
+	for _, raw := range frames {
+		c.dispatch(raw)
+	}
+}
+
+// dispatch handles one frame. Whatever goes wrong is answered with an error
+// frame that carries the request's id: silence would be a bug.
+func (c *conn) dispatch(raw []byte) {
+	f, err := wire.Decode(raw)
+	if err != nil {
+		req := ""
+		if d := new(wire.DecodeError); errors.As(err, &d) {
+			req = d.ReqID
+		}
+		c.answer(req, err)
+		return
+	}
+	req := ""
+	if r, ok := f.(wire.Request); ok {
+		req = r.RequestID()
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			c.b.log.Error("handler panicked", "type", f.Type(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			c.answer(req, errors.New("panic"))
+		}
+	}()
+	h, ok := handlers[f.Type()]
+	switch {
+	case !ok:
+		err = wire.Faultf(wire.CodeUnknownType, "")
+	case h.roles != nil && !slices.Contains(h.roles, c.role):
+		err = wire.Faultf(wire.CodeForbidden, "not in this connection's role")
+	default:
+		err = h.serve(c.b.ctx, c, f)
+	}
+	if err != nil {
+		c.answer(req, err)
+	}
+}
+
+func (c *conn) answer(req string, err error) {
+	f := asFault(err)
+	if f.Code == wire.CodeInternal {
+		c.b.log.Error("request failed", "conn", c.id, "error", err)
+	}
+	c.b.metrics.refused(f.Code)
+	c.send(f.Frame(req))
+}

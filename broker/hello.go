@@ -1,0 +1,169 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// handshake challenges the socket, reads its hello and registers the
+// connection. Nothing in it is decided by time but its own deadline.
+func (c *conn) handshake() error {
+	ctx, cancel := context.WithTimeout(c.b.ctx, c.b.cfg.Limits.HelloTimeout)
+	defer cancel()
+	c.ws.SetReadLimit(wire.MaxHelloBytes)
+	var nonce wire.Nonce32
+	rand.Read(nonce[:]) //nolint:errcheck // crypto/rand.Read never fails
+	challenge := &wire.Challenge{V: wire.Version, Nonce: nonce, BrokerPubkey: c.b.PublicKey(), Sig: trust.SignChallenge(c.b.key, nonce)}
+	raw, err := wire.Append(nil, challenge)
+	if err != nil {
+		return err
+	}
+	if err := c.ws.Write(ctx, websocket.MessageText, raw); err != nil {
+		return err
+	}
+	_, msg, err := c.ws.Read(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := wire.Decode(msg)
+	if err != nil {
+		return err
+	}
+	h, ok := f.(*wire.Hello)
+	if !ok {
+		return wire.Faultf(wire.CodeBadFrame, "the first frame is hello")
+	}
+	if h.ProtocolVersion != wire.Version {
+		return wire.Faultf(wire.CodeUnsupportedVersion, "")
+	}
+	if h.Nonce != nonce {
+		return wire.Faultf(wire.CodeBadSignature, "the hello answers another challenge")
+	}
+	if err := trust.VerifyHello(c.b.PublicKey(), h); err != nil {
+		return err
+	}
+	return c.register(ctx, h)
+}
+
+// register checks the member's standing, stores the peer, makes the connection
+// a routing target and only then acknowledges.
+func (c *conn) register(ctx context.Context, h *wire.Hello) error {
+	m, err := c.b.mesh(ctx, h.MeshID)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	err = m.roster.Standing(h.Pubkey)
+	unfit := h.Role == wire.RoleSession && m.isMemberKey(h.SessionPubkey)
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if unfit {
+		return wire.Faultf(wire.CodeBadAttestation, "a session key is no other kind of key")
+	}
+	now := c.b.cfg.Now()
+	row := Peer{Mesh: m.id, Key: h.SessionPubkey, Member: h.Pubkey, Attestation: h.Attestation}
+	if h.Role != wire.RoleObserver {
+		row.Card, row.LastSeen = h.Card, now
+	}
+	p, err := m.putPeer(ctx, row)
+	if errors.Is(err, ErrConflict) {
+		return wire.Faultf(wire.CodeBadAttestation, "the session key is another member's")
+	}
+	if err != nil {
+		return err
+	}
+	own, err := m.peerFor(ctx, h.Pubkey)
+	if err != nil {
+		return err
+	}
+	for _, q := range []*peer{p, own} {
+		if err := m.loadUsage(ctx, q); err != nil {
+			return err
+		}
+	}
+	c.mesh, c.role, c.member, c.key, c.self = m, h.Role, h.Pubkey, h.SessionPubkey, p
+	m.join(c, p, own, h.ReqID, now)
+	c.b.log.Debug("connected", "conn", c.id, "role", c.role, "member", c.member.Short(), "session", c.key.Short())
+	return nil
+}
+
+// join makes c a routing target, tells watchers, and acknowledges the hello.
+func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) {
+	m.mu.Lock()
+	ack := &wire.HelloAck{
+		Req: wire.Req{ReqID: req}, Conn: c.id, ServerTime: now.UnixMilli(), Limits: m.b.limits(),
+		MembersVersion: m.version, Generation: m.generation,
+	}
+	m.conns[c] = struct{}{}
+	var moved []*conn
+	if c.role != wire.RoleObserver {
+		if c.role == wire.RoleSession {
+			if old := p.conn; old != nil {
+				delete(m.conns, old)
+				moved = m.detach(old)
+				old.closeSoon(wire.CloseReplaced)
+			}
+			ack.Pending += int(p.usage.count)
+			m.attach(p, c)
+		}
+		// The member's own mailbox goes to a person before a session.
+		if own.conn == nil || (c.role == wire.RolePerson && own.conn.role != wire.RolePerson) {
+			ack.Pending += int(own.usage.count)
+			m.attach(own, c)
+		}
+		event := wire.PresenceJoined
+		if now.Before(p.grace) {
+			event = wire.PresenceChanged
+		}
+		p.grace = time.Time{}
+		m.tell(p, event, c)
+	}
+	c.send(ack)
+	m.mu.Unlock()
+	m.b.metrics.connected(c.role)
+	for _, other := range append(moved, c) {
+		m.pump(other)
+	}
+}
+
+// leave ends c as a routing target. What it had in flight is queued again.
+func (m *mesh) leave(c *conn) {
+	now := m.b.cfg.Now()
+	m.mu.Lock()
+	delete(m.conns, c)
+	clear(c.leases)
+	c.inFlight = 0
+	wasTaker := c.self.conn == c || c.role == wire.RolePerson
+	moved := m.detach(c)
+	if c.role != wire.RoleObserver && wasTaker {
+		c.self.lastSeen, c.self.dirty = now, true
+		if c.role == wire.RoleSession && !c.clean.Load() && !m.b.stopping.Load() {
+			c.self.grace = now.Add(m.b.cfg.Limits.Grace)
+		} else if c.role == wire.RoleSession || m.person(c.member) == nil {
+			m.tell(c.self, wire.PresenceLeft, c)
+		}
+	}
+	m.mu.Unlock()
+	m.b.metrics.disconnected(c.role)
+	for _, next := range moved {
+		m.pump(next)
+	}
+	m.b.log.Debug("disconnected", "conn", c.id, "clean", c.clean.Load())
+}
+
+func (b *Broker) limits() wire.Limits {
+	l := b.cfg.Limits
+	return wire.Limits{
+		MessageBytes: l.MessageBytes, Ciphertext: l.BodyBytes, Wraps: l.Wraps, Window: l.Window,
+		MaxAgeMs: l.MaxAge.Milliseconds(),
+	}
+}

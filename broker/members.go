@@ -1,0 +1,253 @@
+package broker
+
+import (
+	"context"
+	"slices"
+
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// listMembers answers with what changed after a version, in pages.
+func (c *conn) listMembers(ctx context.Context, f *wire.Members) error {
+	ch, err := c.b.store.Changes(ctx, c.mesh.id, f.Since, c.member)
+	if err != nil {
+		return err
+	}
+	certs := make([]wire.Certificate, len(ch.Members))
+	for i, m := range ch.Members {
+		certs[i] = m.Certificate
+	}
+	for first := true; first || len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys) > 0; first = false {
+		page := &wire.MembersList{Req: f.Req, Genesis: c.mesh.roster.Statement, Version: ch.Version, Generation: ch.Gen}
+		room := wire.PageSize
+		page.Certificates = cut(&certs, &room)
+		page.Removals = cut(&ch.Removals, &room)
+		page.Closes = cut(&ch.Closes, &room)
+		page.Keys = cut(&ch.Keys, &room)
+		page.More = len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys) > 0
+		c.send(page)
+	}
+	return nil
+}
+
+// cut takes up to room entries off a list.
+func cut[T any](list *[]T, room *int) []T {
+	n := min(len(*list), *room)
+	out := (*list)[:n:n]
+	*list = (*list)[n:]
+	*room -= n
+	if out == nil {
+		out = []T{}
+	}
+	return out
+}
+
+// invitePut stores an invite whose capability the roster allows.
+func (c *conn) invitePut(ctx context.Context, f *wire.InvitePut) error {
+	m := c.mesh
+	m.mu.Lock()
+	capability, err := m.roster.VerifyCapability(f.Capability)
+	own := capability.Issuer == c.member
+	if me, ok := m.roster.Member(c.member); ok && me.Role == trust.RoleOwner && capability.Issuer == m.roster.Genesis.Owner {
+		own = true
+	}
+	m.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case !own:
+		return wire.Faultf(wire.CodeForbidden, "an invite is stored by its issuer")
+	case capability.Broker != c.b.PublicKey():
+		return wire.Faultf(wire.CodeWrongBroker, "")
+	case len(f.Blob) == 0 || len(f.Blob) > 512:
+		return wire.Faultf(wire.CodeBadFrame, "blob")
+	}
+	err = c.b.store.PutInvite(ctx, Invite{
+		Mesh: m.id, ID: capability.Invite, Capability: f.Capability, Blob: f.Blob, Generation: f.Generation,
+		MaxUses: int(min(capability.MaxUses, 1<<31)), Expires: msTime(capability.Expires), Created: c.b.cfg.Now(),
+	})
+	if err != nil {
+		return err
+	}
+	c.send(&wire.OK{Req: f.Req})
+	return nil
+}
+
+// inviteList answers with the mesh's invites, newest first and at most as many
+// as one message holds.
+func (c *conn) inviteList(ctx context.Context, f *wire.InviteList) error {
+	rows, err := c.b.store.Invites(ctx, c.mesh.id)
+	if err != nil {
+		return err
+	}
+	reply := &wire.Invites{Req: f.Req, Invites: []wire.InviteInfo{}}
+	for _, in := range rows[:min(len(rows), 4*wire.PageSize)] {
+		reply.Invites = append(reply.Invites, wire.InviteInfo{
+			Capability: in.Capability, Uses: in.Uses, Closed: in.Closed, Voided: in.Voided, Created: in.Created.UnixMilli(),
+		})
+	}
+	c.send(reply)
+	return nil
+}
+
+// inviteClose revokes an invite: by the owner, or by its issuer.
+func (c *conn) inviteClose(ctx context.Context, f *wire.InviteClose) error {
+	row, err := c.mayClose(ctx, f.Close)
+	if err != nil {
+		return err
+	}
+	version, err := c.b.store.CloseInvite(ctx, c.mesh.id, row)
+	if err != nil {
+		return err
+	}
+	c.mesh.mu.Lock()
+	_, err = c.mesh.roster.AddClose(f.Close)
+	c.mesh.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	c.mesh.changed(version)
+	c.send(&wire.OK{Req: f.Req, Version: version})
+	return nil
+}
+
+func (c *conn) mayClose(ctx context.Context, s wire.Signed) (InviteClose, error) {
+	c.mesh.mu.Lock()
+	cl, err := c.mesh.roster.VerifyClose(s)
+	owner := c.mesh.roster.Genesis.Owner
+	c.mesh.mu.Unlock()
+	if err != nil {
+		return InviteClose{}, err
+	}
+	in, err := c.b.store.Invite(ctx, cl.Invite)
+	if err != nil || in.Mesh != c.mesh.id {
+		return InviteClose{}, wire.Faultf(wire.CodeInviteUnknown, "")
+	}
+	capability, err := trust.ParseCapability(in.Capability)
+	if err != nil || (cl.Signer != owner && cl.Signer != capability.Issuer) {
+		return InviteClose{}, wire.Faultf(wire.CodeForbidden, "an invite is closed by the owner or its issuer")
+	}
+	return InviteClose{Invite: cl.Invite, Statement: s}, nil
+}
+
+// remove takes a member out of the mesh.
+func (c *conn) remove(ctx context.Context, f *wire.Remove) error {
+	m := c.mesh
+	m.mu.Lock()
+	rm, err := m.roster.VerifyRemoval(f.Removal)
+	if err == nil {
+		err = m.checkBoxes(rm, f)
+	}
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	row := Removal{Mesh: m.id, Member: rm.Member, Statement: f.Removal, Version: rm.MembersVersion, Now: c.b.cfg.Now()}
+	for _, s := range f.Closes {
+		cl, err := c.mayClose(ctx, s)
+		if err != nil {
+			return err
+		}
+		row.Closes = append(row.Closes, cl)
+	}
+	if rm.Generation != 0 {
+		row.NextKey = &NextKey{Generation: rm.Generation, Issuer: f.Issuer, Boxes: f.Boxes, Previous: f.Previous}
+	}
+	done, err := c.b.store.Remove(ctx, row)
+	if err != nil {
+		return err
+	}
+	m.removed(rm, f, done)
+	c.send(&wire.OK{Req: f.Req, Version: done.Version, Voided: done.Voided})
+	m.dropMember(rm.Member, c)
+	return nil
+}
+
+// checkBoxes: a removal with a next key boxes it to every member that stays.
+// mesh.mu is held.
+func (m *mesh) checkBoxes(rm trust.Removal, f *wire.Remove) error {
+	if rm.Generation == 0 {
+		if len(f.Boxes) > 0 {
+			return wire.Faultf(wire.CodeBadFrame, "key boxes without a key")
+		}
+		return nil
+	}
+	if f.Issuer != rm.Signer && !m.isMemberKey(f.Issuer) {
+		return wire.Faultf(wire.CodeBadFrame, "key issuer")
+	}
+	boxed := map[wire.Key]bool{}
+	for _, b := range f.Boxes {
+		boxed[b.To] = true
+	}
+	for _, mem := range m.roster.Members() {
+		stays := mem.Key != rm.Member && (mem.Issuer != rm.Member || slices.Contains(rm.Kept, mem.Key))
+		if stays && !boxed[mem.Key] {
+			return wire.Faultf(wire.CodeStaleMembers, "a member has no box of the new key")
+		}
+	}
+	return nil
+}
+
+// removed brings a stored removal into memory and tells everyone.
+func (m *mesh) removed(rm trust.Removal, f *wire.Remove, done Removed) {
+	m.mu.Lock()
+	_, err := m.roster.AddRemoval(f.Removal)
+	for _, s := range f.Closes {
+		if _, e := m.roster.AddClose(s); e != nil {
+			err = e
+		}
+	}
+	if rm.Generation > m.generation {
+		m.generation = rm.Generation
+	}
+	m.mu.Unlock()
+	if err != nil {
+		m.b.log.Error("removal stored but not applied", "error", err)
+	}
+	m.bounced(done.Bounced)
+	m.changed(done.Version)
+}
+
+// dropMember closes the connections of a removed member, and of members that
+// stand no more because of it.
+func (m *mesh) dropMember(member wire.Key, asking *conn) {
+	m.mu.Lock()
+	var out []*conn
+	for c := range m.conns {
+		if m.roster.Standing(c.member) != nil {
+			out = append(out, c)
+		}
+	}
+	for _, p := range m.peers {
+		if p.member == member {
+			m.tell(p, wire.PresenceLeft, nil)
+			p.grace = m.b.cfg.Now()
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range out {
+		if c != asking { // who leaves hears the answer, then closes by itself
+			c.closeSoon(wire.CloseRemoved)
+		}
+	}
+}
+
+// changed notes a new members version and tells every connection.
+func (m *mesh) changed(version int64) {
+	m.mu.Lock()
+	if version > m.version {
+		m.version = version
+	}
+	m.mu.Unlock()
+	m.broadcast(&wire.MembersChanged{Version: version})
+}
+
+// joined brings a newly admitted member into memory.
+func (m *mesh) joined(cert wire.Certificate, version int64) error {
+	m.mu.Lock()
+	_, err := m.roster.Add(cert)
+	m.mu.Unlock()
+	m.changed(version)
+	return err
+}

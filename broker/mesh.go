@@ -1,0 +1,368 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// mesh is one mesh in memory: its verified roster, its peers and who is
+// connected. The store is the truth; this is what routing looks at.
+type mesh struct {
+	b  *Broker
+	id wire.ID
+
+	loading sync.Mutex // held while load runs
+	loaded  atomic.Bool
+
+	mu         sync.Mutex // guards the following
+	roster     *trust.Roster
+	version    int64
+	generation uint64
+	queued     int64
+	bytes      int64
+	peers      map[wire.Key]*peer
+	byID       map[PeerID]*peer
+	conns      map[*conn]struct{}
+	paces      map[wire.Key]*pace
+}
+
+// peer is one key that messages are addressed to, and its mailbox.
+// mesh.mu guards it.
+type peer struct {
+	id          PeerID
+	key, member wire.Key
+	attestation *wire.Attestation
+	card        *wire.Card
+	lastSeen    time.Time
+	dirty       bool      // lastSeen is newer than the store's
+	grace       time.Time // until when a dropped session counts as online
+
+	conn  *conn // takes this mailbox's pushes; nil when nobody does
+	phase phase
+	again bool // something arrived while a page was read
+
+	usage *usage // nil until first needed
+}
+
+// phase says how a mailbox with a connection gets its pushes.
+type phase int
+
+const (
+	behind  phase = iota // the store holds deliveries that were not pushed; arrivals stay there
+	reading              // a page is being read; arrivals stay and set again
+	live                 // everything queued is in flight; arrivals are pushed at once
+)
+
+// usage is what is queued for one recipient.
+type usage struct {
+	count, bytes int64
+	senders      map[PeerID]*Usage
+}
+
+func (u *usage) add(sender PeerID, n, bytes int64) {
+	u.count += n
+	u.bytes += bytes
+	s := u.senders[sender]
+	if s == nil {
+		s = &Usage{Sender: sender}
+		u.senders[sender] = s
+	}
+	s.Count += n
+	s.Bytes += bytes
+	if s.Count <= 0 {
+		delete(u.senders, sender)
+	}
+}
+
+// load reads the mesh from the store, once.
+func (m *mesh) load(ctx context.Context) error {
+	if m.loaded.Load() {
+		return nil
+	}
+	m.loading.Lock()
+	defer m.loading.Unlock()
+	if m.loaded.Load() {
+		return nil
+	}
+	row, err := m.b.store.Mesh(ctx, m.id)
+	if err != nil {
+		return err
+	}
+	changes, err := m.b.store.Changes(ctx, m.id, 0, wire.Key{})
+	if err != nil {
+		return err
+	}
+	peers, err := m.b.store.Peers(ctx, m.id)
+	if err != nil {
+		return err
+	}
+	roster, err := trust.NewRoster(row.Owner, row.Genesis)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.roster, m.version, m.generation = roster, changes.Version, changes.Gen
+	m.queued, m.bytes = row.Queued, row.QueuedBytes
+	m.apply(changes)
+	m.peers, m.byID = map[wire.Key]*peer{}, map[PeerID]*peer{}
+	m.conns, m.paces = map[*conn]struct{}{}, map[wire.Key]*pace{}
+	for _, p := range peers {
+		m.addPeer(p)
+	}
+	m.loaded.Store(true)
+	return nil
+}
+
+// apply feeds stored statements to the roster. They were verified when they
+// were stored; one that does not verify now is logged and has no effect.
+func (m *mesh) apply(c MemberChanges) {
+	bad := func(what string, err error) {
+		if err != nil {
+			m.b.log.Error("stored statement does not verify", "kind", what, "mesh", m.id.String()[:8], "error", err)
+		}
+	}
+	for _, mem := range c.Members {
+		_, err := m.roster.Add(mem.Certificate)
+		bad("certificate", err)
+	}
+	for _, s := range c.Removals {
+		_, err := m.roster.AddRemoval(s)
+		bad("removal", err)
+	}
+	for _, s := range c.Closes {
+		_, err := m.roster.AddClose(s)
+		bad("close", err)
+	}
+}
+
+func (m *mesh) addPeer(p Peer) *peer {
+	q := &peer{id: p.ID, key: p.Key, member: p.Member, attestation: p.Attestation, card: p.Card, lastSeen: p.LastSeen}
+	m.peers[p.Key], m.byID[p.ID] = q, q
+	return q
+}
+
+// peerFor returns the peer of a key that may be addressed: a session that was
+// seen, or a current member's own key, whose mailbox is made when first needed.
+func (m *mesh) peerFor(ctx context.Context, k wire.Key) (*peer, error) {
+	m.mu.Lock()
+	p := m.peers[k]
+	member := k
+	if p != nil {
+		member = p.member
+	}
+	err := m.roster.Standing(member)
+	m.mu.Unlock()
+	switch {
+	case err != nil && (p != nil || wire.Faultf(wire.CodeRemoved, "").Is(err)):
+		return nil, err
+	case err != nil:
+		return nil, wire.Faultf(wire.CodeUnknownRecipient, "")
+	case p != nil:
+		return p, nil
+	}
+	return m.putPeer(ctx, Peer{Mesh: m.id, Key: k, Member: k})
+}
+
+// putPeer stores a peer and brings it into memory. A known one about which p
+// says nothing new is not written.
+func (m *mesh) putPeer(ctx context.Context, p Peer) (*peer, error) {
+	m.mu.Lock()
+	known := m.peers[p.Key]
+	m.mu.Unlock()
+	if known != nil && known.member == p.Member && p.Card == nil && p.LastSeen.IsZero() {
+		return known, nil
+	}
+	id, err := m.b.store.PutPeer(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q := m.peers[p.Key]
+	if q == nil {
+		p.ID = id
+		return m.addPeer(p), nil
+	}
+	if p.Attestation != nil {
+		q.attestation = p.Attestation
+	}
+	if p.Card != nil && (q.card == nil || p.Card.Seq >= q.card.Seq) {
+		q.card = p.Card
+	}
+	if p.LastSeen.After(q.lastSeen) {
+		q.lastSeen = p.LastSeen
+	}
+	return q, nil
+}
+
+// loadUsage reads what is queued for a peer before quotas are applied to it.
+func (m *mesh) loadUsage(ctx context.Context, p *peer) error {
+	m.mu.Lock()
+	have := p.usage != nil
+	m.mu.Unlock()
+	if have {
+		return nil
+	}
+	rows, err := m.b.store.Usage(ctx, p.id)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.usage == nil {
+		p.usage = &usage{senders: map[PeerID]*Usage{}}
+		for _, r := range rows {
+			p.usage.add(r.Sender, r.Count, r.Bytes)
+		}
+	}
+	return nil
+}
+
+// account adds to (or, negative, takes from) what is queued for a peer.
+// mesh.mu is held.
+func (m *mesh) account(p *peer, sender PeerID, n, bytes int64) {
+	m.queued += n
+	m.bytes += bytes
+	if p != nil && p.usage != nil {
+		p.usage.add(sender, n, bytes)
+	}
+}
+
+// pace returns a member's limiter. mesh.mu is held.
+func (m *mesh) pace(member wire.Key) *pace {
+	p := m.paces[member]
+	if p == nil {
+		p = newPace(m.b.cfg.Limits)
+		m.paces[member] = p
+	}
+	return p
+}
+
+// attach makes c the taker of p's mailbox. mesh.mu is held.
+func (m *mesh) attach(p *peer, c *conn) {
+	p.conn, p.phase, p.again = c, behind, false
+	c.serves = append(c.serves, p)
+}
+
+// detach takes c's mailboxes away from it, and gives the member's own to
+// another of its connections. mesh.mu is held; the caller pumps what moved.
+func (m *mesh) detach(c *conn) (moved []*conn) {
+	for _, p := range c.serves {
+		if p.conn != c {
+			continue
+		}
+		p.conn = nil
+		if p.key != p.member {
+			continue
+		}
+		if next := m.taker(p.member); next != nil {
+			m.attach(p, next)
+			moved = append(moved, next)
+		}
+	}
+	c.serves = nil
+	return moved
+}
+
+// taker picks the connection for a member's own mailbox: a waiting person
+// first, else a session. mesh.mu is held.
+func (m *mesh) taker(member wire.Key) *conn {
+	var session *conn
+	for c := range m.conns {
+		if c.member != member {
+			continue
+		}
+		if c.role == wire.RolePerson {
+			return c
+		}
+		if c.role == wire.RoleSession {
+			session = c
+		}
+	}
+	return session
+}
+
+// online reports whether a push to p would go out now, or its session has only
+// just dropped. mesh.mu is held.
+func (m *mesh) online(p *peer, now time.Time) bool {
+	return p.conn != nil || now.Before(p.grace)
+}
+
+// connsOf returns the connections of a member. mesh.mu is held.
+func (m *mesh) connsOf(member wire.Key) []*conn {
+	var out []*conn
+	for c := range m.conns {
+		if c.member == member {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// notify tells the sender of a delivery what became of it, if it is connected:
+// by its own connection, else by any of its member's, whose mailbox it shares.
+func (m *mesh) notify(o Outcome) {
+	m.mu.Lock()
+	sender, recipient := m.byID[o.Sender], m.byID[o.Recipient]
+	var to []*conn
+	key := o.RecipientKey
+	if recipient != nil {
+		key = recipient.key
+	}
+	if sender != nil {
+		if sender.conn != nil && sender.key != sender.member {
+			to = []*conn{sender.conn}
+		} else {
+			to = m.connsOf(sender.member)
+		}
+	}
+	m.mu.Unlock()
+	if key.IsZero() {
+		return
+	}
+	for _, c := range to {
+		c.send(&wire.Receipt{ID: o.ID, Recipient: key, State: o.State, Code: o.Code, At: o.At.UnixMilli()})
+	}
+}
+
+// bounced accounts for deliveries that the store has bounced, tells their
+// senders, and drops their leases.
+func (m *mesh) bounced(outs []Outcome) {
+	m.mu.Lock()
+	for _, o := range outs {
+		p := m.byID[o.Recipient]
+		m.account(p, o.Sender, -1, -o.Size)
+		if p != nil && p.conn != nil {
+			p.conn.release(o.Delivery)
+		}
+	}
+	m.mu.Unlock()
+	for _, o := range outs {
+		m.b.metrics.bounced(o.Code, 1)
+		m.notify(o)
+	}
+}
+
+// members returns the roster's current members' keys. mesh.mu is held.
+func (m *mesh) isMemberKey(k wire.Key) bool {
+	_, known := m.roster.Known(k)
+	return known || k == m.roster.Genesis.Owner
+}
+
+// broadcast sends one frame to every connection but those in except.
+func (m *mesh) broadcast(f wire.Frame, except ...*conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for c := range m.conns {
+		if !slices.Contains(except, c) {
+			c.send(f)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package broker
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// metrics is what a broker counts, on a registry of its own: two brokers in
+// one process do not mix. docs/operations.md explains each name.
+type metrics struct {
+	registry       *prometheus.Registry
+	acceptedTotal  prometheus.Counter
+	duplicates     prometheus.Counter
+	pushed         prometheus.Counter
+	delivered      prometheus.Counter
+	preAuthDropped prometheus.Counter
+	commitSeconds  prometheus.Histogram
+	bouncedTotal   *prometheus.CounterVec
+	refusedTotal   *prometheus.CounterVec
+	closedTotal    *prometheus.CounterVec
+	connections    *prometheus.GaugeVec
+}
+
+func newMetrics(b *Broker) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		registry:       prometheus.NewRegistry(),
+		acceptedTotal:  counter("claudemesh_messages_accepted_total", "Messages committed."),
+		duplicates:     counter("claudemesh_messages_duplicate_total", "Sends that repeated an accepted message."),
+		pushed:         counter("claudemesh_deliveries_pushed_total", "Deliveries written to a recipient, repeats included."),
+		delivered:      counter("claudemesh_deliveries_delivered_total", "Deliveries acknowledged by their recipients."),
+		preAuthDropped: counter("claudemesh_preauth_dropped_total", "Sockets dropped before they authenticated."),
+		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "claudemesh_accept_seconds", Help: "Time from a valid send to its commit on disk.",
+			Buckets: prometheus.ExponentialBuckets(0.0002, 2, 14),
+		}),
+		bouncedTotal: vec("claudemesh_deliveries_bounced_total", "Deliveries that will never happen, by code.", "code"),
+		refusedTotal: vec("claudemesh_requests_refused_total", "Requests refused, by code.", "code"),
+		closedTotal:  vec("claudemesh_connections_closed_total", "Connections the broker closed, by close code.", "close_code"),
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "claudemesh_connections", Help: "Authenticated connections, by role.",
+		}, []string{"role"}),
+	}
+	for _, r := range []wire.Role{wire.RoleSession, wire.RolePerson, wire.RoleObserver} {
+		m.connections.WithLabelValues(string(r))
+	}
+	m.registry.MustRegister(m.acceptedTotal, m.duplicates, m.pushed, m.delivered, m.preAuthDropped, m.commitSeconds,
+		m.bouncedTotal, m.refusedTotal, m.closedTotal, m.connections, &storeCollector{b},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+func (m *metrics) accepted(duplicate bool, took time.Duration) {
+	if duplicate {
+		m.duplicates.Inc()
+		return
+	}
+	m.acceptedTotal.Inc()
+	m.commitSeconds.Observe(took.Seconds())
+}
+
+func (m *metrics) bounced(c wire.Code, n int) {
+	m.bouncedTotal.WithLabelValues(string(c)).Add(float64(n))
+}
+func (m *metrics) refused(c wire.Code)      { m.refusedTotal.WithLabelValues(string(c)).Inc() }
+func (m *metrics) connected(r wire.Role)    { m.connections.WithLabelValues(string(r)).Inc() }
+func (m *metrics) disconnected(r wire.Role) { m.connections.WithLabelValues(string(r)).Dec() }
+func (m *metrics) closed(c wire.CloseCode) {
+	m.closedTotal.WithLabelValues(strconv.Itoa(int(c))).Inc()
+}
+
+// storeCollector asks the store when it is scraped.
+type storeCollector struct{ b *Broker }
+
+var (
+	descQueued = prometheus.NewDesc("claudemesh_queue_deliveries", "Deliveries that wait for their recipients.", nil, nil)
+	descOldest = prometheus.NewDesc("claudemesh_queue_oldest_seconds", "Age of the oldest waiting delivery.", nil, nil)
+	descMeshes = prometheus.NewDesc("claudemesh_meshes", "Meshes stored.", nil, nil)
+	descMember = prometheus.NewDesc("claudemesh_members", "Members that were not removed.", nil, nil)
+	descCommit = prometheus.NewDesc("claudemesh_store_commits_total", "Transactions committed.", nil, nil)
+	descOps    = prometheus.NewDesc("claudemesh_store_operations_total", "Operations committed; by commits it is the mean batch.", nil, nil)
+	descTime   = prometheus.NewDesc("claudemesh_store_commit_seconds_total", "Time spent in commits.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s *storeCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descQueued, descOldest, descMeshes, descMember, descCommit, descOps, descTime} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *storeCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(s.b.ctx, 3*time.Second)
+	defer cancel()
+	st, err := s.b.store.Stats(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(descQueued, err)
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	total := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
+	}
+	age := 0.0
+	if !st.OldestQueued.IsZero() {
+		age = s.b.cfg.Now().Sub(st.OldestQueued).Seconds()
+	}
+	gauge(descQueued, float64(st.Queued))
+	gauge(descOldest, age)
+	gauge(descMeshes, float64(st.Meshes))
+	gauge(descMember, float64(st.Members))
+	total(descCommit, float64(st.Commits))
+	total(descOps, float64(st.CommittedOps))
+	total(descTime, st.CommitSeconds)
+}

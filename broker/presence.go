@@ -1,0 +1,126 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// describe is a peer as list_peers and presence show it. mesh.mu is held.
+func (m *mesh) describe(p *peer, now time.Time) wire.Peer {
+	w := wire.Peer{
+		SessionPubkey: p.key, Pubkey: p.member, Role: wire.RoleSession,
+		Attestation: p.attestation, Card: p.card, Online: m.online(p, now), LastSeen: p.lastSeen.UnixMilli(),
+	}
+	if p.key == p.member {
+		w.Role, w.Online = wire.RolePerson, m.person(p.member) != nil
+	}
+	if w.Online {
+		w.LastSeen = now.UnixMilli()
+	}
+	return w
+}
+
+// person returns a connection of a member at which a human waits. mesh.mu is held.
+func (m *mesh) person(member wire.Key) *conn {
+	for c := range m.conns {
+		if c.role == wire.RolePerson && c.member == member {
+			return c
+		}
+	}
+	return nil
+}
+
+// shown reports whether a peer belongs in a list. mesh.mu is held.
+func (m *mesh) shown(p *peer, now time.Time, offline bool) bool {
+	if m.roster.Standing(p.member) != nil {
+		return false
+	}
+	if p.key == p.member {
+		return m.person(p.member) != nil
+	}
+	return m.online(p, now) || (offline && p.card != nil && now.Sub(p.lastSeen) < m.b.cfg.Limits.ForgetAfter)
+}
+
+// listPeers answers with the sessions and persons of the mesh, in pages.
+func (c *conn) listPeers(_ context.Context, f *wire.ListPeers) error {
+	m, now := c.mesh, c.b.cfg.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock() // the pages and the watch that follows them leave no gap
+	list := []wire.Peer{}
+	for _, p := range m.peers {
+		if m.shown(p, now, f.Offline) {
+			list = append(list, m.describe(p, now))
+		}
+	}
+	c.watches = c.watches || f.Watch
+	slices.SortFunc(list, func(a, b wire.Peer) int { return slices.Compare(a.SessionPubkey[:], b.SessionPubkey[:]) })
+	for first := true; first || len(list) > 0; first = false {
+		n := min(len(list), wire.PageSize)
+		c.send(&wire.PeersList{Req: f.Req, Peers: list[:n], More: n < len(list)})
+		list = list[n:]
+	}
+	return nil
+}
+
+// tell notes a presence event for every connection that watches, but one. Each
+// writer sends what has gathered when its queue has room, one event per peer.
+// mesh.mu is held.
+func (m *mesh) tell(p *peer, e wire.PresenceEvent, except *conn) {
+	for c := range m.conns {
+		if c == except || !c.watches {
+			continue
+		}
+		if c.news == nil {
+			c.news = map[*peer]wire.PresenceEvent{}
+		}
+		if old, ok := c.news[p]; !ok || old != wire.PresenceJoined || e == wire.PresenceLeft {
+			c.news[p] = e
+		}
+		m.sendNews(c)
+	}
+}
+
+// sendNews queues c's gathered presence events while there is room. mesh.mu is held.
+func (m *mesh) sendNews(c *conn) {
+	now := m.b.cfg.Now()
+	for p, e := range c.news {
+		if !c.out.Roomy() {
+			return // the writer calls again
+		}
+		delete(c.news, p)
+		c.send(&wire.Presence{Event: e, Peer: m.describe(p, now)})
+	}
+}
+
+func (c *conn) flushNews() {
+	c.mesh.mu.Lock()
+	defer c.mesh.mu.Unlock()
+	c.mesh.sendNews(c)
+}
+
+// setCard replaces this connection's card. A card that is not newer than the
+// stored one is refused.
+func (c *conn) setCard(ctx context.Context, f *wire.SetCard) error {
+	if err := trust.VerifyCard(c.mesh.id, c.member, c.key, &f.Card); err != nil {
+		return err
+	}
+	c.mesh.mu.Lock()
+	stale := c.self.card != nil && f.Card.Seq <= c.self.card.Seq
+	c.mesh.mu.Unlock()
+	if stale {
+		return wire.Faultf(wire.CodeBadCard, "a newer card is known")
+	}
+	p, err := c.mesh.putPeer(ctx, Peer{Mesh: c.mesh.id, Key: c.key, Member: c.member, Card: &f.Card, LastSeen: c.b.cfg.Now()})
+	if err != nil {
+		return err
+	}
+	c.mesh.mu.Lock()
+	c.mesh.tell(p, wire.PresenceChanged, c)
+	c.mesh.mu.Unlock()
+	c.send(&wire.OK{Req: f.Req})
+	return nil
+}

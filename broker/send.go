@@ -1,0 +1,307 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// skew is how far a sender's clock may be off before its expiry is refused as
+// too far ahead.
+const skew = 48 * time.Hour
+
+// sendFrame accepts one message: it checks the frame, finds sender and recipients,
+// applies the limits and hands it to the store. The acknowledgement follows the commit.
+func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
+	now := c.b.cfg.Now()
+	if err := c.checkSend(f, now); err != nil {
+		return err
+	}
+	sender, err := c.sender(f.From)
+	if err != nil {
+		return err
+	}
+	msg := &Message{
+		Mesh: c.mesh.id, Sender: sender.id, ID: f.ID, Hash: hashSend(f), Mode: f.Mode, Priority: f.Priority,
+		Created: now, Expires: time.UnixMilli(f.Expires), Nonce: f.Nonce, Ciphertext: f.Ciphertext,
+	}
+	peers, skipped, err := c.recipients(ctx, f, sender)
+	if err == nil {
+		skipped, err = c.admit(msg, f, sender, peers, skipped, now)
+	}
+	if err != nil {
+		return c.unlessRepeat(ctx, f, msg, err)
+	}
+	c.accept(f.ReqID, msg, sender, skipped)
+	return nil
+}
+
+// accept hands a message to the store and answers when it is on disk.
+func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Skipped) {
+	m, began := c.mesh, time.Now()
+	c.b.store.Accept(msg, func(a Accepted, err error) {
+		if err != nil || a.Duplicate {
+			m.unaccount(msg)
+		}
+		if err != nil {
+			fe := asFault(err).Frame(req)
+			fe.ID = msg.ID
+			c.b.metrics.refused(fe.Code)
+			c.send(fe)
+			return
+		}
+		c.b.metrics.accepted(a.Duplicate, time.Since(began))
+		c.send(m.ackFor(req, msg, a, skipped))
+		if !a.Duplicate {
+			m.arrived(msg, sender, a.First)
+		}
+	})
+}
+
+// checkSend checks what a frame says by itself.
+func (c *conn) checkSend(f *wire.Send, now time.Time) error {
+	l := c.b.cfg.Limits
+	switch {
+	case f.ID.IsZero() || !f.Mode.Valid() || f.Priority.Rank() < 0 || len(f.Nonce) != 24 || len(f.Ciphertext) < 16:
+		return wire.Faultf(wire.CodeBadFrame, "send")
+	case len(f.Ciphertext) > l.BodyBytes:
+		return wire.Faultf(wire.CodeTooLarge, "body")
+	case f.Mode.Direct() && (f.To.IsZero() || len(f.Wraps) > 0):
+		return wire.Faultf(wire.CodeBadFrame, "a direct message has one recipient and no wraps")
+	case !f.Mode.Direct() && (!f.To.IsZero() || len(f.Wraps) == 0):
+		return wire.Faultf(wire.CodeBadFrame, "a group message has wraps")
+	case len(f.Wraps) > l.Wraps:
+		return wire.Faultf(wire.CodeAudienceTooLarge, "")
+	case f.Expires <= now.UnixMilli():
+		return wire.Faultf(wire.CodeExpired, "")
+	case f.Expires > now.Add(l.MaxAge+skew).UnixMilli():
+		return wire.Faultf(wire.CodeBadLifetime, "")
+	}
+	for _, w := range f.Wraps {
+		if len(w.Box) == 0 || len(w.Box) > 256 {
+			return wire.Faultf(wire.CodeBadFrame, "wrap")
+		}
+	}
+	return nil
+}
+
+// sender is this connection's peer, or another session of the same member
+// whose sealed message it carries.
+func (c *conn) sender(from wire.Key) (*peer, error) {
+	if from.IsZero() || from == c.key {
+		return c.self, nil
+	}
+	c.mesh.mu.Lock()
+	defer c.mesh.mu.Unlock()
+	p := c.mesh.peers[from]
+	if p == nil || p.member != c.member {
+		return nil, wire.Faultf(wire.CodeForbidden, "the message is not from a session of this member")
+	}
+	return p, nil
+}
+
+// hashSend is what makes a repeat the same message. Wraps are not in it: they
+// may shrink on a retry.
+func hashSend(f *wire.Send) [32]byte {
+	h := sha256.New()
+	for _, b := range [][]byte{[]byte(f.Mode), f.To[:], f.Nonce, f.Ciphertext} {
+		var n [4]byte
+		binary.BigEndian.PutUint32(n[:], uint32(len(b)))
+		h.Write(n[:])
+		h.Write(b)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// addressee is a recipient on its way into a message.
+type addressee struct {
+	peer *peer
+	wrap []byte
+}
+
+// recipients finds the peers of a frame. For a direct an unknown recipient is
+// an error; for a group message it is skipped.
+func (c *conn) recipients(ctx context.Context, f *wire.Send, sender *peer) (to []addressee, skipped []wire.Skipped, err error) {
+	if f.Mode.Direct() {
+		p, err := c.recipient(ctx, f.To, sender)
+		return []addressee{{p, nil}}, nil, err
+	}
+	seen := make(map[wire.Key]bool, len(f.Wraps))
+	for _, w := range f.Wraps {
+		if seen[w.To] {
+			return nil, nil, wire.Faultf(wire.CodeBadFrame, "a recipient stands twice")
+		}
+		seen[w.To] = true
+		p, err := c.recipient(ctx, w.To, sender)
+		if fault := new(wire.Fault); errors.As(err, &fault) {
+			skipped = append(skipped, wire.Skipped{Key: w.To, Code: fault.Code})
+			continue
+		} else if err != nil {
+			return nil, nil, err
+		}
+		to = append(to, addressee{p, w.Box})
+	}
+	if len(to) == 0 {
+		return nil, nil, wire.Faultf(skipped[0].Code, "no recipient is left")
+	}
+	return to, skipped, nil
+}
+
+func (c *conn) recipient(ctx context.Context, k wire.Key, sender *peer) (*peer, error) {
+	if k == sender.key {
+		return nil, wire.Faultf(wire.CodeBadFrame, "a message to oneself")
+	}
+	p, err := c.mesh.peerFor(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return p, c.mesh.loadUsage(ctx, p)
+}
+
+// admit applies rate and quotas, and counts the message as queued; unaccount
+// takes that back. A group message skips recipients whose queue is full.
+func (c *conn) admit(msg *Message, f *wire.Send, sender *peer, to []addressee, skipped []wire.Skipped, now time.Time) ([]wire.Skipped, error) {
+	m, l := c.mesh, c.b.cfg.Limits
+	if c.b.diskFull.Load() {
+		return nil, wire.Faultf(wire.CodeStorageFull, "")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	size := int64(len(f.Nonce) + len(f.Ciphertext))
+	if wait := m.pace(c.member).take(now, f.Mode, int(size)); wait > 0 {
+		return nil, &wire.Fault{Code: wire.CodeRateLimited, RetryAfterMs: wait.Milliseconds() + 1}
+	}
+	if m.queued+int64(len(to)) > l.MeshMessages || m.bytes+size > l.MeshBytes {
+		return nil, wire.Faultf(wire.CodeMeshFull, "")
+	}
+	for _, a := range to {
+		n := size + int64(len(a.wrap))
+		if full(a.peer.usage, sender.id, n, l) {
+			skipped = append(skipped, wire.Skipped{Key: a.peer.key, Code: wire.CodeQueueFull})
+			continue
+		}
+		msg.Deliveries = append(msg.Deliveries, NewDelivery{Recipient: a.peer.id, Wrap: a.wrap})
+		m.account(a.peer, sender.id, 1, n)
+	}
+	if len(msg.Deliveries) == 0 {
+		return nil, wire.Faultf(wire.CodeQueueFull, "")
+	}
+	return skipped, nil
+}
+
+// full applies a recipient's quota: one sender may fill a quarter of it.
+func full(u *usage, sender PeerID, n int64, l Limits) bool {
+	if u.count+1 > l.QueueMessages || u.bytes+n > l.QueueBytes {
+		return true
+	}
+	s := u.senders[sender]
+	return s != nil && (s.Count+1 > max(1, l.QueueMessages/4) || s.Bytes+n > l.QueueBytes/4)
+}
+
+// unaccount takes back what admit counted.
+func (m *mesh) unaccount(msg *Message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range msg.Deliveries {
+		m.account(m.byID[d.Recipient], msg.Sender, -1, -msg.Size(d))
+	}
+}
+
+// unlessRepeat answers a refused send that was accepted before as what it is:
+// a retry of an accepted id is never limited.
+func (c *conn) unlessRepeat(ctx context.Context, f *wire.Send, msg *Message, refusal error) error {
+	hash, known, err := c.b.store.Lookup(ctx, msg.Sender, msg.ID)
+	if err == nil && hash == msg.Hash {
+		c.b.metrics.accepted(true, 0)
+		c.send(c.mesh.ackFor(f.ReqID, msg, Accepted{Duplicate: true, Outcomes: known}, nil))
+		return nil
+	}
+	if err == nil {
+		refusal = wire.Faultf(wire.CodeIDReused, "")
+	}
+	fe := asFault(refusal).Frame(f.ReqID)
+	fe.ID = f.ID
+	c.b.metrics.refused(fe.Code)
+	c.send(fe)
+	return nil
+}
+
+// ackFor says what is known of an accepted message's recipients.
+func (m *mesh) ackFor(req string, msg *Message, a Accepted, skipped []wire.Skipped) *wire.Ack {
+	ack := &wire.Ack{Req: wire.Req{ReqID: req}, ID: msg.ID, Queued: true, Duplicate: a.Duplicate, Skipped: skipped}
+	now := m.b.cfg.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !a.Duplicate {
+		for _, d := range msg.Deliveries {
+			p := m.byID[d.Recipient]
+			ack.Recipients = append(ack.Recipients, wire.Recipient{Key: p.key, Online: m.online(p, now)})
+		}
+		return ack
+	}
+	for _, o := range a.Outcomes {
+		r := wire.Recipient{Key: o.RecipientKey, State: o.State, Code: o.Code}
+		if p := m.byID[o.Recipient]; p != nil {
+			r.Key, r.Online = p.key, m.online(p, now)
+		}
+		ack.Recipients = append(ack.Recipients, r)
+	}
+	return ack
+}
+
+// messageStatus answers from tombstones and queue.
+func (c *conn) messageStatus(ctx context.Context, f *wire.MessageStatus) error {
+	if len(f.IDs) > wire.MaxStatusIDs {
+		return wire.Faultf(wire.CodeTooLarge, "too many ids in one message_status")
+	}
+	outs, err := c.b.store.Status(ctx, c.mesh.id, c.member, f.IDs)
+	if err != nil {
+		return err
+	}
+	reply := &wire.StatusList{Req: f.Req, Statuses: []wire.Receipt{}}
+	for _, o := range outs {
+		if !o.RecipientKey.IsZero() {
+			reply.Statuses = append(reply.Statuses, wire.Receipt{ID: o.ID, Recipient: o.RecipientKey, State: o.State, Code: o.Code, At: o.At.UnixMilli()})
+		}
+	}
+	c.send(reply)
+	return nil
+}
+
+// asFault turns any error into what may be told: our own faults as they are,
+// the store's sentinels by the table, everything else as internal.
+func asFault(err error) *wire.Fault {
+	if f := new(wire.Fault); errors.As(err, &f) {
+		return f
+	}
+	if d := new(wire.DecodeError); errors.As(err, &d) {
+		return wire.Faultf(d.Code, d.Error())
+	}
+	for _, e := range storeFaults {
+		if errors.Is(err, e.err) {
+			return wire.Faultf(e.code, "")
+		}
+	}
+	return wire.Faultf(wire.CodeInternal, "")
+}
+
+var storeFaults = []struct {
+	err  error
+	code wire.Code
+}{
+	{ErrNotFound, wire.CodeNotFound},
+	{ErrMeshExists, wire.CodeMeshExists},
+	{ErrNameTaken, wire.CodeNameTaken},
+	{ErrConflict, wire.CodeMemberConflict},
+	{ErrStaleMembers, wire.CodeStaleMembers},
+	{ErrInviteExpired, wire.CodeInviteExpired},
+	{ErrInviteUsedUp, wire.CodeInviteUsedUp},
+	{ErrInviteClosed, wire.CodeInviteClosed},
+	{ErrIDReused, wire.CodeIDReused},
+	{ErrStorageFull, wire.CodeStorageFull},
+	{ErrClosed, wire.CodeShuttingDown},
+}

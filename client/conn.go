@@ -1,0 +1,509 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+const (
+	dialTimeout  = 10 * time.Second
+	replyTimeout = 20 * time.Second
+	pingEvery    = 30 * time.Second
+	goneAfter    = 75 * time.Second
+	maxBackoff   = 30 * time.Second
+)
+
+// conn is one live connection. One goroutine reads it, one writes it, one
+// stores what it receives, one watches that the broker is still there.
+type conn struct {
+	c        *Client
+	ws       *websocket.Conn
+	out      *wire.Queue
+	hello    *wire.HelloAck
+	pushes   chan *wire.Push
+	lastRead atomic.Int64
+
+	mu      sync.Mutex // guards the following
+	seq     uint64
+	waiting map[string]chan wire.Frame
+	err     error // why the reader ended
+}
+
+// run connects, serves and connects again, until Close or a refusal that no
+// retry would change. The back-off has full jitter: a thousand clients of a
+// restarted broker spread over its whole range.
+func (c *Client) run() {
+	for failures := 0; ; {
+		began := c.now()
+		welcomed, err := c.serve()
+		if c.ctx.Err() != nil {
+			return
+		}
+		final := isFinal(err)
+		c.setState(State{Err: err, Final: final})
+		if final {
+			c.log.Error("the broker refuses this member for good", "error", err)
+			return
+		}
+		if failures++; welcomed {
+			failures = 1
+		}
+		limit := min(maxBackoff, time.Second<<min(failures-1, 5))
+		wait := rand.N(limit)
+		c.log.Debug("disconnected", "error", err, "after", c.now().Sub(began), "retry_in", wait)
+		select {
+		case <-time.After(wait):
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// isFinal reports whether trying again is pointless.
+func isFinal(err error) bool {
+	if info := wire.CloseCode(websocket.CloseStatus(err)).Info(); info.Terminal {
+		return true
+	}
+	var f *wire.Fault
+	if !errors.As(err, &f) {
+		return false
+	}
+	switch f.Code {
+	case wire.CodeWrongBroker, wire.CodeRosterRollback, wire.CodeGenerationFork, wire.CodeBadCertificate,
+		wire.CodeRemoved, wire.CodeUnknownMember, wire.CodeUnknownMesh, wire.CodeUnsupportedVersion:
+		return true
+	}
+	return false
+}
+
+// serve makes one connection and serves it to its end. welcomed reports whether the broker took
+// the hello.
+func (c *Client) serve() (welcomed bool, err error) {
+	k, err := c.connect()
+	if err != nil {
+		return false, err
+	}
+	var wg, writer sync.WaitGroup
+	ctx, cancel := context.WithCancel(c.ctx)
+	writer.Go(k.write)
+	wg.Go(func() { k.read(); cancel() })
+	wg.Go(func() { k.receive(ctx) })
+	wg.Go(func() { k.watch(ctx) })
+	if err = c.welcome(ctx, k); err == nil {
+		<-ctx.Done() // the reader ended, or Close was called
+	}
+	c.mu.Lock()
+	c.conn = nil
+	c.watching = false
+	for _, p := range c.peers {
+		p.Online = false
+	}
+	c.mu.Unlock()
+	k.hangUp(c.ctx.Err() != nil && err == nil, &writer)
+	cancel()
+	wg.Wait()
+	if err == nil || errors.Is(err, errLost) {
+		err = k.reason()
+	}
+	return true, err
+}
+
+// connect dials, checks that the broker is the one the mesh was joined at, and
+// says hello.
+func (c *Client) connect() (*conn, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, dialTimeout)
+	defer cancel()
+	k := &conn{
+		c: c, out: wire.NewQueue(64, 256<<10, 8<<20), pushes: make(chan *wire.Push, 64),
+		waiting: map[string]chan wire.Frame{},
+	}
+	alive := func() { k.lastRead.Store(c.now().UnixMilli()) }
+	ws, _, err := websocket.Dial(ctx, c.m.Broker, &websocket.DialOptions{
+		CompressionMode: websocket.CompressionDisabled,
+		OnPingReceived:  func(context.Context, []byte) bool { alive(); return true },
+		OnPongReceived:  func(context.Context, []byte) { alive() },
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.ws = ws
+	alive()
+	ws.SetReadLimit(wire.MaxMessageBytes)
+	if err := k.shake(ctx); err != nil {
+		_ = ws.CloseNow()
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *conn) readOne(ctx context.Context) (wire.Frame, error) {
+	_, msg, err := k.ws.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f, err := wire.Decode(msg)
+	if err != nil {
+		return nil, err
+	}
+	if e, ok := f.(*wire.Error); ok {
+		return nil, &wire.Fault{Code: e.Code, RetryAfterMs: e.RetryAfterMs}
+	}
+	return f, nil
+}
+
+func (k *conn) shake(ctx context.Context) error {
+	c := k.c
+	f, err := k.readOne(ctx)
+	if err != nil {
+		return err
+	}
+	ch, ok := f.(*wire.Challenge)
+	switch {
+	case !ok:
+		return wire.Faultf(wire.CodeBadFrame, "the broker did not open with a challenge")
+	case ch.V != wire.Version:
+		return wire.Faultf(wire.CodeUnsupportedVersion, "")
+	case ch.BrokerPubkey != c.m.BrokerKey || !trust.VerifyChallenge(ch.BrokerPubkey, ch.Nonce, ch.Sig):
+		return wire.Faultf(wire.CodeWrongBroker, "")
+	}
+	h := &wire.Hello{
+		ProtocolVersion: wire.Version, Role: c.role, MeshID: c.m.MeshID, Pubkey: c.member.Public(),
+		SessionPubkey: c.self, Nonce: ch.Nonce, Attestation: c.attestation,
+	}
+	if c.role != Observer {
+		card, raw, err := c.sealCard()
+		if err != nil {
+			return err
+		}
+		h.Card = card
+		if err := c.rememberCard(ctx, card.Seq, raw); err != nil {
+			return err
+		}
+	}
+	trust.SignHello(c.session, c.m.BrokerKey, h)
+	raw, err := wire.Append(nil, h)
+	if err != nil {
+		return err
+	}
+	if err := k.ws.Write(ctx, websocket.MessageText, raw); err != nil {
+		return err
+	}
+	return k.awaitAck(ctx)
+}
+
+// awaitAck reads the answer to the hello. It comes alone or at the head of a batch
+// whose other frames wait their turn.
+func (k *conn) awaitAck(ctx context.Context) error {
+	_, msg, err := k.ws.Read(ctx)
+	if err != nil {
+		return err
+	}
+	frames, err := wire.Split(msg)
+	if err != nil {
+		return err
+	}
+	if len(frames) == 0 {
+		return wire.Faultf(wire.CodeBadFrame, "empty answer to the hello")
+	}
+	first, err := wire.Decode(frames[0])
+	if err != nil {
+		return err
+	}
+	switch f := first.(type) {
+	case *wire.HelloAck:
+		k.hello = f
+	case *wire.Error:
+		return &wire.Fault{Code: f.Code, RetryAfterMs: f.RetryAfterMs}
+	default:
+		return wire.Faultf(wire.CodeBadFrame, "the broker did not answer the hello")
+	}
+	k.c.offset.Store(k.hello.ServerTime - k.c.now().UnixMilli())
+	for _, raw := range frames[1:] {
+		k.handle(raw)
+	}
+	return nil
+}
+
+// welcome brings the membership up to date, then lets the connection be used.
+func (c *Client) welcome(ctx context.Context, k *conn) error {
+	if err := c.syncMembers(ctx, k, k.hello.MembersVersion); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.conn = k
+	c.mu.Unlock()
+	c.setState(State{Online: true})
+	c.poke()
+	c.wg.Go(func() {
+		if err := c.afterHello(ctx, k); err != nil && ctx.Err() == nil {
+			c.log.Warn("after connecting", "error", err)
+		}
+	})
+	return nil
+}
+
+// afterHello does what only a connection makes possible, off the path of messages.
+func (c *Client) afterHello(ctx context.Context, k *conn) error {
+	if err := c.askStatuses(ctx, k); err != nil {
+		return err
+	}
+	if c.role == Session || c.role == Person {
+		if err := c.showCardIfStale(ctx, k); err != nil {
+			return err
+		}
+	}
+	return c.rekey(ctx, k)
+}
+
+var errLost = errors.New("the connection was lost")
+
+// read handles frames in order until the connection ends. Its context never
+// ends: that would cut the connection before it can be closed cleanly.
+func (k *conn) read() {
+	for {
+		t, msg, err := k.ws.Read(context.Background())
+		if err != nil {
+			k.fail(err)
+			return
+		}
+		k.lastRead.Store(k.c.now().UnixMilli())
+		if t != websocket.MessageText {
+			continue
+		}
+		frames, err := wire.Split(msg)
+		if err != nil {
+			k.fail(fmt.Errorf("the broker sent what is no frame: %w", err))
+			return
+		}
+		for _, raw := range frames {
+			k.handle(raw)
+		}
+	}
+}
+
+func (k *conn) fail(err error) {
+	k.mu.Lock()
+	if k.err == nil {
+		k.err = err
+	}
+	waiting := k.waiting
+	k.waiting = map[string]chan wire.Frame{}
+	k.mu.Unlock()
+	for _, ch := range waiting {
+		close(ch)
+	}
+}
+
+func (k *conn) reason() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		return errLost
+	}
+	return k.err
+}
+
+// handle routes one frame: replies to who asked, the rest by type.
+func (k *conn) handle(raw []byte) {
+	f, err := wire.Decode(raw)
+	if err != nil {
+		k.c.log.Debug("frame from the broker ignored", "error", err)
+		return
+	}
+	if r, ok := f.(wire.Request); ok && r.RequestID() != "" {
+		if k.answer(r) {
+			return
+		}
+	}
+	switch f := f.(type) {
+	case *wire.Push:
+		select {
+		case k.pushes <- f:
+		case <-k.c.ctx.Done():
+		}
+	case *wire.Receipt:
+		k.c.receipt(f)
+	case *wire.Presence:
+		k.c.presence(f)
+	case *wire.MembersChanged:
+		k.c.wg.Go(func() {
+			if err := k.c.syncMembers(k.c.ctx, k, f.Version); err != nil && k.c.ctx.Err() == nil {
+				k.fail(err)
+				_ = k.ws.CloseNow()
+			}
+		})
+	case *wire.Error:
+		k.c.log.Warn("the broker reports", "code", f.Code, "message", f.Code.Info().Text)
+	}
+}
+
+// answer gives a reply to its waiter; the waiter of a paged list stays.
+func (k *conn) answer(r wire.Request) bool {
+	k.mu.Lock()
+	ch, ok := k.waiting[r.RequestID()]
+	if ok && !more(r) {
+		delete(k.waiting, r.RequestID())
+	}
+	k.mu.Unlock()
+	if ok {
+		select {
+		case ch <- r:
+		case <-k.c.ctx.Done():
+		}
+	}
+	return ok
+}
+
+func more(f wire.Frame) bool {
+	switch f := f.(type) {
+	case *wire.PeersList:
+		return f.More
+	case *wire.MembersList:
+		return f.More
+	}
+	return false
+}
+
+// ask sends a request and waits for its reply; an error frame comes back as *Fault.
+func (k *conn) ask(ctx context.Context, r wire.Request) (wire.Frame, error) {
+	var reply wire.Frame
+	err := k.askPages(ctx, r, func(f wire.Frame) { reply = f })
+	return reply, err
+}
+
+// askPages is ask for lists that come in several frames.
+func (k *conn) askPages(ctx context.Context, r wire.Request, page func(wire.Frame)) error {
+	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
+	defer cancel()
+	ch, err := k.request(r)
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case f, ok := <-ch:
+			if !ok {
+				return errLost
+			}
+			if e, bad := f.(*wire.Error); bad {
+				return &wire.Fault{Code: e.Code, RetryAfterMs: e.RetryAfterMs}
+			}
+			page(f)
+			if !more(f) {
+				return nil
+			}
+		case <-ctx.Done():
+			k.mu.Lock()
+			delete(k.waiting, r.RequestID())
+			k.mu.Unlock()
+			return fmt.Errorf("%w: no answer in %s", ErrUnreachable, replyTimeout)
+		}
+	}
+}
+
+// request queues a request under a fresh id and returns where its replies go.
+// The channel is closed when the connection ends first.
+func (k *conn) request(r wire.Request) (chan wire.Frame, error) {
+	ch := make(chan wire.Frame, 4)
+	k.mu.Lock()
+	if k.err != nil {
+		k.mu.Unlock()
+		return nil, errLost
+	}
+	k.seq++
+	r.SetRequestID(strconv.FormatUint(k.seq, 36))
+	k.waiting[r.RequestID()] = ch
+	k.mu.Unlock()
+	return ch, k.send(r)
+}
+
+func (k *conn) send(f wire.Frame) error {
+	raw, err := wire.Append(nil, f)
+	if err != nil {
+		return err
+	}
+	if !k.out.Put(raw) {
+		return errLost
+	}
+	return nil
+}
+
+// write sends what has gathered since the last write.
+func (k *conn) write() {
+	var buf []byte
+	for {
+		var ok bool
+		if buf, ok = k.out.Take(buf[:0], k.limit()); !ok {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.c.ctx), dialTimeout)
+		err := k.ws.Write(ctx, websocket.MessageText, buf)
+		cancel()
+		if err != nil {
+			_ = k.ws.CloseNow()
+			k.out.End()
+			return
+		}
+	}
+}
+
+func (k *conn) limit() int {
+	if n := k.hello.Limits.MessageBytes; n > 0 && n < wire.MaxMessageBytes {
+		return n
+	}
+	return wire.MaxMessageBytes
+}
+
+// watch pings a quiet broker and gives up one that is silent for too long.
+func (k *conn) watch(ctx context.Context) {
+	jitter := rand.N(pingEvery / 6)
+	t := time.NewTicker(pingEvery - jitter)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		quiet := time.Duration(k.c.now().UnixMilli()-k.lastRead.Load()) * time.Millisecond
+		if quiet > goneAfter || quiet < -goneAfter { // or the clock was set
+			k.fail(fmt.Errorf("%w: silent for %s", ErrUnreachable, quiet))
+			_ = k.ws.CloseNow()
+			return
+		}
+		pctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_ = k.ws.Ping(pctx)
+		cancel()
+	}
+}
+
+// hangUp ends the connection; cleanly, after what is queued, when the client closes.
+func (k *conn) hangUp(clean bool, writer *sync.WaitGroup) {
+	if clean {
+		k.out.Finish()
+		writer.Wait()
+		_ = k.ws.Close(websocket.StatusNormalClosure, "")
+	}
+	k.out.End()
+	_ = k.ws.CloseNow()
+	writer.Wait()
+}
+
+// poke wakes the outbox.
+func (c *Client) poke() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,363 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/seal"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// receiptType is the content type of a read receipt.
+const receiptType = "application/claudemesh-receipt"
+
+func textContent(s string) seal.Content { return seal.Content{Type: "text/plain", Body: []byte(s)} }
+
+// receiptBody is the content of a read receipt: these messages of yours, which
+// were addressed to that key, were shown.
+type receiptBody struct {
+	State     MessageState `json:"state"`
+	Recipient Key          `json:"recipient"`
+	IDs       []ID         `json:"ids"`
+}
+
+// receive opens pushes in order, stores them, and only then acknowledges. What
+// has gathered meanwhile is stored in one transaction.
+func (k *conn) receive(ctx context.Context) {
+	for {
+		var batch []*wire.Push
+		select {
+		case p := <-k.pushes:
+			batch = append(batch, p)
+		case <-ctx.Done():
+			return
+		}
+		for more := true; more && len(batch) < cap(k.pushes); {
+			select {
+			case p := <-k.pushes:
+				batch = append(batch, p)
+			default:
+				more = false
+			}
+		}
+		if err := k.take(ctx, batch); err != nil {
+			if ctx.Err() == nil {
+				k.c.log.Error("received messages are not stored; they will come again", "error", err)
+			}
+			k.fail(err)
+			_ = k.ws.CloseNow()
+			return
+		}
+	}
+}
+
+// take stores a batch and answers each push: an acknowledgement for what is on
+// disk, whether it was new or seen before, a refusal with its code for the rest.
+func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
+	c := k.c
+	var in []mailbox.Incoming
+	var from []*wire.Push
+	var acks []int64
+	for _, p := range batch {
+		o, err := c.openPush(ctx, k, p)
+		if f := new(wire.Fault); errors.As(err, &f) {
+			k.nack(p, f.Code)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if o.Header.Mode == wire.ModeReceipt {
+			if err := c.readReceipt(ctx, o); err != nil {
+				k.nack(p, wire.CodeBadEnvelope)
+			} else {
+				acks = append(acks, p.Delivery)
+			}
+			continue
+		}
+		in, from = append(in, c.incoming(p, o)), append(from, p)
+	}
+	if len(in) > 0 {
+		_, errs, err := c.box.Receive(ctx, in)
+		if err != nil {
+			return err
+		}
+		for i, p := range from {
+			if errs[i] != nil {
+				k.nack(p, wire.CodeReplayed)
+			} else {
+				acks = append(acks, p.Delivery)
+			}
+		}
+	}
+	if len(acks) > 0 {
+		return k.send(&wire.ClientAck{Deliveries: acks})
+	}
+	return nil
+}
+
+// nack refuses a delivery for good and says so here: nothing of it reaches a model.
+func (k *conn) nack(p *wire.Push, code wire.Code) {
+	k.c.log.Warn("message refused", "code", code, "from", p.SenderPubkey.Short(), "id", p.ID.String()[:8])
+	_ = k.send(&wire.ClientNack{Delivery: p.Delivery, Code: code})
+}
+
+// openPush opens one push and checks everything that makes it a message of a
+// current member to this client. Its refusals are *wire.Fault.
+func (c *Client) openPush(ctx context.Context, k *conn, p *wire.Push) (seal.Opened, error) {
+	own, key := c.session, c.self
+	if p.To != c.self {
+		if own, key = c.member, c.member.Public(); p.To != key {
+			return seal.Opened{}, wire.Faultf(wire.CodeWrongRecipient, "")
+		}
+	}
+	shared, err := c.sharedWith(own, p.SenderPubkey)
+	if err != nil {
+		return seal.Opened{}, wire.Faultf(wire.CodeBadBox, "sender key")
+	}
+	o, err := seal.Open(p, key, c.m.MeshID, shared)
+	if err != nil {
+		return o, err
+	}
+	if err := c.standing(ctx, k, p, o.Header.SenderMember); err != nil {
+		return o, err
+	}
+	return o, c.checkGeneration(ctx, k, p, o.Header.Generation)
+}
+
+// standing checks that a sender is a current member, reading the membership
+// up to the push's version before it refuses.
+func (c *Client) standing(ctx context.Context, k *conn, p *wire.Push, member Key) error {
+	c.mu.Lock()
+	err, version := c.roster.Standing(member), c.version
+	_, clash := c.roster.Known(p.SenderPubkey)
+	c.mu.Unlock()
+	if clash && p.SenderPubkey != member {
+		return wire.Faultf(wire.CodeBadAttestation, "a member key used as a session key")
+	}
+	if err == nil && version >= p.MembersVersion {
+		return nil
+	}
+	if version < p.MembersVersion {
+		if err := c.syncMembers(ctx, k, p.MembersVersion); err != nil {
+			return notFault(err)
+		}
+		c.mu.Lock()
+		err = c.roster.Standing(member)
+		c.mu.Unlock()
+	}
+	if errors.Is(err, wire.Faultf(wire.CodeUnknownMember, "")) {
+		return wire.Faultf(wire.CodeUnknownSender, "")
+	}
+	return err
+}
+
+// notFault hides a fault of our own request, which is no reason to refuse the message.
+func notFault(err error) error {
+	return fmt.Errorf("membership: %s", err.Error()) //nolint:errorlint // on purpose not wrapped
+}
+
+// checkGeneration: a sender that knows of a newer mesh key than the broker will show
+// knows of a removal that the broker withholds. Then nothing more is sent.
+func (c *Client) checkGeneration(ctx context.Context, k *conn, p *wire.Push, generation uint64) error {
+	c.mu.Lock()
+	have := c.roster.Generation()
+	c.mu.Unlock()
+	if generation <= have {
+		return nil
+	}
+	if err := c.refreshMembers(ctx, k); err != nil {
+		return notFault(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if generation <= c.roster.Generation() {
+		return nil
+	}
+	c.withheld = wire.Faultf(wire.CodeRemovalWithheld, "nothing is sent until it shows it")
+	return wire.Faultf(wire.CodeRemovalWithheld, "")
+}
+
+func (c *Client) incoming(p *wire.Push, o seal.Opened) mailbox.Incoming {
+	h := o.Header
+	c.mu.Lock()
+	name := c.senderName(h.SenderMember, h.SenderSession)
+	c.mu.Unlock()
+	return mailbox.Incoming{
+		Mesh: h.Mesh, Recipient: p.To, SenderMember: h.SenderMember, SenderSession: h.SenderSession, SenderName: name,
+		ID: h.ID, Mode: h.Mode, Target: h.Target, Priority: h.Priority, ContentType: o.Content.Type, Text: string(o.Content.Body),
+		ReplyTo: h.ReplyTo, Replaces: h.Replaces, Sent: h.Sent, Expires: h.Expires, Received: c.clock(), Seq: h.Seq,
+	}
+}
+
+// readReceipt notes that messages were shown. Only the recipient itself, or a
+// session of the member it belongs to, can say so.
+func (c *Client) readReceipt(ctx context.Context, o seal.Opened) error {
+	var r receiptBody
+	if o.Content.Type != receiptType || wire.Unmarshal(o.Content.Body, &r) != nil || r.State != Read {
+		return wire.Faultf(wire.CodeBadEnvelope, "receipt")
+	}
+	if r.Recipient != o.Header.SenderSession && r.Recipient != o.Header.SenderMember {
+		return wire.Faultf(wire.CodeBadEnvelope, "a receipt for another's message")
+	}
+	for _, id := range r.IDs {
+		c.advance(ctx, id, r.Recipient, Read, "", false, o.Header.Sent)
+	}
+	return nil
+}
+
+// receiptLoop tells senders what was read here.
+func (c *Client) receiptLoop() {
+	if c.role == Observer {
+		return
+	}
+	changes := c.box.Watch(c.ctx)
+	for {
+		if err := c.SendReceipts(c.ctx); err != nil && c.ctx.Err() == nil {
+			c.log.Warn("read receipts are not sent", "error", err)
+		}
+		select {
+		case <-changes:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// SendReceipts puts read receipts into the outbox for what this client's keys
+// have read, one for each sender. A Client does so by itself, but for an observer.
+func (c *Client) SendReceipts(ctx context.Context) error {
+	for {
+		read, err := c.box.Unreceipted(ctx, c.m.MeshID, c.self, 200)
+		if err != nil || len(read) == 0 {
+			return err
+		}
+		type to struct{ session, recipient Key }
+		groups := map[to][]mailbox.Incoming{}
+		for _, m := range read {
+			groups[to{m.SenderSession, m.Recipient}] = append(groups[to{m.SenderSession, m.Recipient}], m)
+		}
+		for t, msgs := range groups {
+			if err := c.sendReceipt(ctx, t.session, t.recipient, msgs); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (c *Client) sendReceipt(ctx context.Context, session, recipient Key, msgs []mailbox.Incoming) error {
+	body := receiptBody{State: Read, Recipient: recipient}
+	var numbers []int64
+	for _, m := range msgs {
+		body.IDs = append(body.IDs, m.ID)
+		numbers = append(numbers, m.Number)
+	}
+	raw, err := wire.Marshal(body)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	_, member := c.roster.Member(msgs[0].SenderMember)
+	c.mu.Unlock()
+	if member && session != c.self {
+		to := []resolved{{Recipient{Key: session, Member: msgs[0].SenderMember, Name: msgs[0].SenderName}, ""}}
+		h := c.newHeader(Message{Priority: Low}, to, false)
+		h.Mode, h.Target = wire.ModeReceipt, ""
+		if err := c.put(ctx, h, seal.Content{Type: receiptType, Body: raw}, to); err != nil {
+			return err
+		}
+		c.poke()
+	}
+	return c.box.Receipted(ctx, numbers)
+}
+
+// Received is a message for this client, verified and on disk.
+type Received struct {
+	mailbox.Incoming
+	c *Client
+}
+
+// Ack marks the message read. Until then it is received again by the next
+// Receive, also after a restart. The sender hears of it by a sealed receipt.
+func (r *Received) Ack(ctx context.Context) error {
+	_, err := r.c.box.MarkRead(ctx, r.Number, r.c.self, r.c.clock())
+	return err
+}
+
+// Receive yields this client's unread messages, by priority and then in order, and goes
+// on with what arrives until ctx ends. Each is yielded once per call; what
+// is not acknowledged stays unread.
+func (c *Client) Receive(ctx context.Context) iter.Seq2[*Received, error] {
+	return func(yield func(*Received, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		changes := c.box.Watch(ctx)
+		seen := map[int64]bool{}
+		for {
+			msgs, _, err := c.box.List(ctx, mailbox.Query{Mesh: c.m.MeshID, Recipients: c.Addresses(), Limit: 1000})
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			unread := make(map[int64]bool, len(msgs))
+			for _, m := range msgs {
+				unread[m.Number] = true
+				if !seen[m.Number] && !yield(&Received{m, c}, nil) {
+					return
+				}
+			}
+			seen = unread
+			select {
+			case <-changes:
+			case <-ctx.Done():
+				return
+			case <-c.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// AwaitReply waits for a message that answers id, from anyone, and marks it
+// read. ok is false when ctx ended first.
+func (c *Client) AwaitReply(ctx context.Context, id ID) (msg mailbox.Incoming, ok bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changes := c.box.Watch(ctx)
+	for {
+		q := mailbox.Query{Mesh: c.m.MeshID, Recipients: c.Addresses(), ReplyTo: id, Limit: 1}
+		msgs, _, err := c.box.Take(context.WithoutCancel(ctx), q, c.self, c.clock())
+		if err != nil {
+			return msg, false, err
+		}
+		if len(msgs) > 0 {
+			return msgs[0], true, nil
+		}
+		select {
+		case <-changes:
+		case <-ctx.Done():
+			return msg, false, nil
+		}
+	}
+}
+
+// Gap is messages of one sender that are known to be missing.
+type Gap = mailbox.Gap
+
+// Missing returns what is missing between messages that have arrived, when it has
+// been so for 30 seconds.
+func (c *Client) Missing(ctx context.Context) ([]Gap, error) {
+	return c.box.Missing(ctx, c.Addresses(), c.clock()-30*time.Second.Milliseconds())
+}
+
+// Prune forgets what is old; callers that run for long call it now and then.
+func (c *Client) Prune(ctx context.Context) error {
+	return c.box.Prune(ctx, 30*24*time.Hour, c.now().UnixMilli(), c.clock())
+}

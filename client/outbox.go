@@ -1,0 +1,268 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+const (
+	drainPage   = 64              // messages in flight to the broker
+	orphanAge   = 2 * time.Second // after which another process's message is carried
+	orphanEvery = 5 * time.Second // how often such are looked for
+	retryAtMost = 30 * time.Second
+)
+
+// drainLoop hands stored messages to the broker whenever there is a
+// connection: this session's own at once, and those that other sessions of the member have left.
+func (c *Client) drainLoop() {
+	tick := time.NewTicker(orphanEvery)
+	defer tick.Stop()
+	changes := c.box.Watch(c.ctx)
+	for {
+		wait := c.drain(c.ctx)
+		var retry <-chan time.Time
+		if wait > 0 {
+			retry = time.After(wait)
+		}
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.kick:
+		case <-changes:
+		case <-tick.C:
+		case <-retry:
+		}
+	}
+}
+
+// drain sends what is pending, in order, and returns how long to wait before
+// trying what was put off. Every process that shares the mailbox may drain the
+// same rows: each sends them in order, and the broker takes each id once.
+func (c *Client) drain(ctx context.Context) (wait time.Duration) {
+	k, err := c.online()
+	if err != nil {
+		return 0
+	}
+	if c.withheldNow() != nil {
+		return 0
+	}
+	wait = c.drainLane(ctx, k, c.self, 0)
+	if ctx.Err() == nil && c.role != Observer {
+		other := c.drainLane(ctx, k, Key{}, c.clock()-orphanAge.Milliseconds())
+		if wait == 0 || (other > 0 && other < wait) {
+			wait = other
+		}
+	}
+	return wait
+}
+
+func (c *Client) withheldNow() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.withheld
+}
+
+// flight is one message on its way to the broker.
+type flight struct {
+	out   mailbox.Outgoing
+	reply chan wire.Frame
+}
+
+// drainLane sends the pending messages of one sender, or of all, page by page.
+func (c *Client) drainLane(ctx context.Context, k *conn, sender Key, notAfter int64) (wait time.Duration) {
+	var after int64
+	for {
+		page, err := c.box.Pending(ctx, c.m.MeshID, sender, after, notAfter, drainPage)
+		if err != nil {
+			if ctx.Err() == nil {
+				c.log.Error("the outbox does not read", "error", err)
+			}
+			return retryAtMost
+		}
+		var flights []flight
+		for _, out := range page {
+			after = out.Number
+			if out.Expires <= c.clock() {
+				c.settleAll(ctx, out, Bounced, wire.CodeExpired)
+				continue
+			}
+			ch, err := k.request(c.sendFrame(out))
+			if err != nil {
+				break
+			}
+			flights = append(flights, flight{out, ch})
+		}
+		for _, f := range flights {
+			w, lost := c.land(ctx, f)
+			if lost {
+				return 0 // the next connection drains again
+			}
+			wait = max(wait, w)
+		}
+		if wait > 0 || len(page) < drainPage {
+			return wait
+		}
+	}
+}
+
+func (c *Client) sendFrame(out mailbox.Outgoing) *wire.Send {
+	f := &wire.Send{
+		ID: out.ID, Mode: out.Mode, Priority: out.Priority, Expires: out.Expires, Nonce: out.Nonce, Ciphertext: out.Ciphertext,
+	}
+	if out.Sender != c.self {
+		f.From = out.Sender
+	}
+	for _, r := range out.Recipients {
+		switch {
+		case out.Mode.Direct():
+			f.To = r.Key
+		case r.State == Stored && len(r.Wrap) > 0:
+			f.Wraps = append(f.Wraps, wire.Wrap{To: r.Key, Box: r.Wrap})
+		}
+	}
+	return f
+}
+
+// land waits for the broker's word on one message and notes it.
+func (c *Client) land(ctx context.Context, f flight) (wait time.Duration, lost bool) {
+	t := time.NewTimer(replyTimeout)
+	defer t.Stop()
+	select {
+	case r, ok := <-f.reply:
+		if !ok {
+			return 0, true
+		}
+		switch r := r.(type) {
+		case *wire.Ack:
+			c.accepted(ctx, f.out, r)
+		case *wire.Error:
+			return c.refused(ctx, f.out, r), false
+		}
+		return 0, false
+	case <-t.C:
+		return time.Second, false
+	case <-ctx.Done():
+		return 0, true
+	}
+}
+
+// accepted notes what an acknowledgement says of each recipient.
+func (c *Client) accepted(ctx context.Context, out mailbox.Outgoing, a *wire.Ack) {
+	now := c.clock()
+	for _, r := range a.Recipients {
+		c.advance(ctx, out.ID, r.Key, Accepted, "", r.Online, now)
+		switch r.State {
+		case wire.StateDelivered:
+			c.advance(ctx, out.ID, r.Key, Delivered, "", r.Online, now)
+		case wire.StateBounced:
+			c.advance(ctx, out.ID, r.Key, Bounced, r.Code, false, now)
+		}
+	}
+	for _, s := range a.Skipped {
+		c.advance(ctx, out.ID, s.Key, Bounced, s.Code, false, now)
+	}
+}
+
+// refused puts a message off, or gives it up, as the code says.
+func (c *Client) refused(ctx context.Context, out mailbox.Outgoing, e *wire.Error) (wait time.Duration) {
+	if e.Code.Info().Retryable {
+		c.log.Debug("send put off", "code", e.Code, "retry_after_ms", e.RetryAfterMs)
+		return min(max(time.Duration(e.RetryAfterMs)*time.Millisecond, time.Second), retryAtMost)
+	}
+	c.settleAll(ctx, out, Bounced, e.Code)
+	return 0
+}
+
+func (c *Client) settleAll(ctx context.Context, out mailbox.Outgoing, s MessageState, code wire.Code) {
+	for _, r := range out.Recipients {
+		c.advance(ctx, out.ID, r.Key, s, code, false, c.clock())
+	}
+}
+
+// advance notes a state, and re-seals to the member what its dead session cannot take.
+func (c *Client) advance(ctx context.Context, id ID, recipient Key, s MessageState, code wire.Code, online bool, at int64) {
+	changed, err := c.box.Advance(ctx, c.m.MeshID, id, recipient, s, code, online, at)
+	if err != nil {
+		if !errors.Is(err, mailbox.ErrNotFound) && ctx.Err() == nil {
+			c.log.Error("state is not noted", "error", err)
+		}
+		return
+	}
+	if changed && s == Bounced && (code == wire.CodeSessionGone || code == wire.CodeUnknownRecipient) {
+		if err := c.reseal(ctx, id, recipient); err != nil && ctx.Err() == nil {
+			c.log.Warn("message to a gone session is not re-sealed", "error", err)
+		}
+	}
+}
+
+// reseal sends a direct that was meant for a person, and bounced off that
+// person's gone session, to the member's own key: under a new id that names the old one.
+func (c *Client) reseal(ctx context.Context, id ID, recipient Key) error {
+	out, err := c.box.Outgoing(ctx, id)
+	if err != nil || out.Mode != wire.ModeDM || !out.ToPerson || out.Sender != c.self || len(out.Recipients) != 1 {
+		return err
+	}
+	member := out.Recipients[0].Member
+	if member == recipient || member.IsZero() {
+		return nil
+	}
+	c.mu.Lock()
+	m, ok := c.roster.Member(member)
+	c.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	to := []resolved{{Recipient{Key: member, Member: member, Name: m.Name}, out.Target}}
+	msg := Message{To: []string{m.Name}, Text: out.Text, Priority: out.Priority, ReplyTo: out.ReplyTo}
+	h := c.newHeader(msg, to, false)
+	h.Replaces = id
+	if err := c.put(ctx, h, textContent(out.Text), to); err != nil {
+		return err
+	}
+	c.poke()
+	return nil
+}
+
+// receipt notes what the broker says became of a delivery.
+func (c *Client) receipt(f *wire.Receipt) {
+	switch f.State {
+	case wire.StateDelivered:
+		c.advance(c.ctx, f.ID, f.Recipient, Delivered, "", false, f.At)
+	case wire.StateBounced:
+		c.advance(c.ctx, f.ID, f.Recipient, Bounced, f.Code, false, f.At)
+	}
+}
+
+// askStatuses asks what became of every message that was accepted and not yet
+// delivered: a receipt that came while this client was away is not repeated.
+func (c *Client) askStatuses(ctx context.Context, k *conn) error {
+	ids, err := c.box.Unsettled(ctx, c.m.MeshID, c.clock(), 10_000)
+	if err != nil {
+		return err
+	}
+	for len(ids) > 0 {
+		n := min(len(ids), wire.MaxStatusIDs)
+		if err := c.askStatus(ctx, k, ids[:n]); err != nil {
+			return err
+		}
+		ids = ids[n:]
+	}
+	return nil
+}
+
+func (c *Client) askStatus(ctx context.Context, k *conn, ids []ID) error {
+	reply, err := k.ask(ctx, &wire.MessageStatus{IDs: ids})
+	if err != nil {
+		return err
+	}
+	if l, ok := reply.(*wire.StatusList); ok {
+		for i := range l.Statuses {
+			c.receipt(&l.Statuses[i])
+		}
+	}
+	return nil
+}

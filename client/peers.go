@@ -1,0 +1,122 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// recent is how long ago a session may have been seen to be reached by groups and *.
+const recent = 7 * 24 * time.Hour
+
+// Peers returns the sessions and persons of the mesh, this one included, by
+// name: the live ones, and with offline also those seen in the last 30 days.
+// Online it asks the broker the first time and follows its changes from then
+// on; offline it answers from what was last known, with fresh false.
+func (c *Client) Peers(ctx context.Context, offline bool) (peers []Peer, fresh bool, err error) {
+	fresh = true
+	if err := c.refreshPeers(ctx); err != nil {
+		fresh = false
+		c.log.Debug("peers from memory", "error", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.peers {
+		if p.Online || offline && p.Role == Session && c.now().Sub(p.LastSeen) < 30*24*time.Hour {
+			peers = append(peers, *p)
+		}
+	}
+	slices.SortFunc(peers, func(a, b Peer) int {
+		return cmp.Or(cmp.Compare(a.FullName(), b.FullName()), slices.Compare(a.Key[:], b.Key[:]))
+	})
+	return peers, fresh, nil
+}
+
+// refreshPeers makes the peer table the broker's, unless it already follows it.
+func (c *Client) refreshPeers(ctx context.Context) error {
+	k, err := c.online()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	following := c.watching
+	c.watching = c.watching || c.role != Observer
+	c.mu.Unlock()
+	if following {
+		return nil
+	}
+	var list []wire.Peer
+	err = k.askPages(ctx, &wire.ListPeers{Offline: true, Watch: c.role != Observer}, func(f wire.Frame) {
+		if l, ok := f.(*wire.PeersList); ok {
+			list = append(list, l.Peers...)
+		}
+	})
+	c.mu.Lock()
+	if err != nil {
+		c.watching = false
+		c.mu.Unlock()
+		return err
+	}
+	for _, p := range c.peers {
+		p.Online = false
+	}
+	known := make([]mailbox.KnownPeer, 0, len(list))
+	for _, w := range list {
+		if p := c.notePeer(w); p != nil {
+			known = append(known, toKnown(p))
+		}
+	}
+	c.mu.Unlock()
+	return c.box.SavePeers(ctx, c.m.MeshID, known)
+}
+
+// notePeer verifies one peer and puts it into the table. c.mu is held.
+func (c *Client) notePeer(w wire.Peer) *Peer {
+	p, err := c.fromWire(w)
+	if err != nil {
+		c.log.Warn("a peer's proof fails; it is not shown", "peer", w.SessionPubkey.Short(), "error", err)
+		return nil
+	}
+	c.peers[p.Key] = p
+	return p
+}
+
+func toKnown(p *Peer) mailbox.KnownPeer {
+	raw, err := wire.Marshal(p.Card)
+	if err != nil {
+		raw = nil
+	}
+	return mailbox.KnownPeer{
+		Key: p.Key, Member: p.Member, Role: p.Role, Attestation: p.attestation,
+		CardSeq: p.seq, Card: raw, LastSeen: p.LastSeen.UnixMilli(),
+	}
+}
+
+// presence applies one change that the broker tells of.
+func (c *Client) presence(f *wire.Presence) {
+	c.mu.Lock()
+	p := c.notePeer(f.Peer)
+	if p == nil {
+		c.mu.Unlock()
+		return
+	}
+	p.Online = p.Online && f.Event != wire.PresenceLeft
+	known := toKnown(p)
+	c.mu.Unlock()
+	if err := c.box.SavePeers(c.ctx, c.m.MeshID, []mailbox.KnownPeer{known}); err != nil && c.ctx.Err() == nil {
+		c.log.Warn("peer is not remembered", "error", err)
+	}
+}
+
+// senderName is how a sender is shown: from its certificate and card. c.mu is held.
+func (c *Client) senderName(member, session Key) string {
+	if p := c.peers[session]; p != nil && p.Member == member {
+		return p.FullName()
+	}
+	m, _ := c.roster.Known(member)
+	return m.Name
+}

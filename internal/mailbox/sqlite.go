@@ -1,0 +1,211 @@
+package mailbox
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// readers is the size of the read pool, beside the connection of the poller.
+const readers = 3
+
+// lockRetry is how often a process that waits for another to finish Open looks again.
+const lockRetry = 10 * time.Millisecond
+
+// disk is the Mailbox in a SQLite file.
+type disk struct {
+	path    string
+	id      string
+	w       *writer
+	writeDB *sql.DB
+	readDB  *sql.DB
+	hub     hub
+	poll    *poller
+
+	mu     sync.Mutex
+	reads  map[string]*sql.Stmt // by query
+	closed bool
+}
+
+var _ Mailbox = (*disk)(nil)
+
+// Open opens the mailbox at path, which several processes may share, and
+// creates it with mode 0600 if there is none. The directory must exist and,
+// like the file, be open to its owner only. ErrNewer, ErrCorrupt.
+func Open(ctx context.Context, path string) (_ Mailbox, err error) {
+	path, err = resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPrivate(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	// Processes that start at once take turns: SQLite's own locks do not cover
+	// making the file, switching it to WAL and reading the version to migrate from.
+	lock := flock.New(path+".lock", flock.SetFlag(lockFlags), flock.SetPermissions(0o600))
+	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", lock.Path(), err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := createFile(path); err != nil {
+		return nil, err
+	}
+	d := &disk{path: path, reads: make(map[string]*sql.Stmt)}
+	if err := d.open(ctx); err != nil {
+		return nil, explain(path, errors.Join(err, d.release()))
+	}
+	return d, nil
+}
+
+func (d *disk) open(ctx context.Context) (err error) {
+	if err := checkHeader(d.path); err != nil {
+		return err
+	}
+	if d.writeDB, err = openPool(d.path, writerQuery, 1); err != nil {
+		return err
+	}
+	if err := migrate(ctx, d.writeDB); err != nil {
+		return err
+	}
+	if d.readDB, err = openPool(d.path, readerQuery, readers+1); err != nil {
+		return err
+	}
+	if d.w, err = newWriter(ctx, d.writeDB); err != nil {
+		return translate(err)
+	}
+	err = d.write(ctx, func(t *tx) (bool, error) {
+		if _, err := t.exec("INSERT INTO meta (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING", newID()); err != nil {
+			return false, err
+		}
+		return false, t.get("SELECT id FROM meta WHERE one = 1", nil, &d.id)
+	})
+	if err != nil {
+		return err
+	}
+	d.poll, err = newPoller(ctx, d.readDB, &d.hub)
+	return translate(err)
+}
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// ID returns the id that was drawn when the file was made.
+func (d *disk) ID() string { return d.id }
+
+// Watch returns a channel of hints.
+func (d *disk) Watch(ctx context.Context) <-chan struct{} {
+	ch := d.hub.add(ctx)
+	d.poll.wake()
+	return ch
+}
+
+// Close waits for the write that is under way and closes the file.
+func (d *disk) Close() error {
+	d.mu.Lock()
+	was := d.closed
+	d.closed = true
+	d.mu.Unlock()
+	if was {
+		return nil
+	}
+	return d.release()
+}
+
+func (d *disk) isClosed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// release closes whatever is open, the writer last so that it folds the WAL
+// into the file if no other process has it open.
+func (d *disk) release() error {
+	var errs []error
+	if d.poll != nil {
+		errs = append(errs, d.poll.stop())
+	}
+	if d.readDB != nil {
+		errs = append(errs, d.closeReads(), d.readDB.Close())
+	}
+	if d.w != nil {
+		errs = append(errs, d.w.close())
+	}
+	if d.writeDB != nil {
+		errs = append(errs, d.writeDB.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *disk) closeReads() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, st := range d.reads {
+		errs = append(errs, st.Close())
+	}
+	clear(d.reads)
+	return errors.Join(errs...)
+}
+
+// write runs do in one transaction and hints at the watchers if do says that it
+// changed something.
+func (d *disk) write(ctx context.Context, do func(*tx) (changed bool, err error)) error {
+	if d.isClosed() {
+		return ErrClosed
+	}
+	changed, err := d.w.run(ctx, do)
+	if err != nil {
+		return translate(err)
+	}
+	if changed {
+		d.hub.notify()
+	}
+	return nil
+}
+
+// read runs do on one snapshot.
+func (d *disk) read(ctx context.Context, do func(*tx) error) error {
+	if d.isClosed() {
+		return ErrClosed
+	}
+	stx, err := d.readDB.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return translate(err)
+	}
+	defer stx.Rollback() //nolint:errcheck // nothing was written
+	return translate(do(&tx{ctx: ctx, prepare: func(q string) (*sql.Stmt, error) {
+		st, err := d.readStmt(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		return stx.StmtContext(ctx, st), nil
+	}}))
+}
+
+func (d *disk) readStmt(ctx context.Context, query string) (*sql.Stmt, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	if st, ok := d.reads[query]; ok {
+		return st, nil
+	}
+	st, err := d.readDB.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %q: %w", query, err)
+	}
+	d.reads[query] = st
+	return st, nil
+}

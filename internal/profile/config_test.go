@@ -1,0 +1,170 @@
+package profile_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+func TestDefaultDir(t *testing.T) {
+	tmp := t.TempDir()
+	file := filepath.Join(tmp, "file")
+	check(t, os.WriteFile(file, nil, 0o600))
+	home := filepath.Join("/home", "u", ".claudemesh")
+	for _, c := range []struct{ env, dir, warning string }{
+		{"", home, ""},
+		{tmp, tmp, ""},
+		{filepath.Join(tmp, "new") + "/", filepath.Join(tmp, "new"), ""},
+		{filepath.Join(tmp, "gone", "x"), home, "parent"},
+		{"relative", home, "absolute"},
+		{file, home, "not a directory"},
+	} {
+		dir, warning, err := profile.DefaultDir(func(string) string { return c.env }, func() (string, error) { return "/home/u", nil })
+		check(t, err)
+		equal(t, dir, c.dir)
+		if (warning == "") != (c.warning == "") || !strings.Contains(warning, c.warning) {
+			t.Errorf("%s: warning %q, want %q", c.env, warning, c.warning)
+		}
+	}
+	_, _, err := profile.DefaultDir(func(string) string { return "" }, func() (string, error) { return "", errors.New("no home") })
+	fails(t, err, "no home")
+}
+
+func TestConfigChanges(t *testing.T) {
+	p := open(t)
+	meshes, err := p.Meshes()
+	equal(t, say(len(meshes), err), "0 <nil>")
+	a, b := membership(1, "a"), membership(2, "b")
+	a.OwnerSeed = client.Secret{7}
+	b.Certificate, b.Genesis.Body = wire.Certificate{}, wire.Blob{}
+	a.Certificate = wire.Certificate{{Body: wire.Blob("x")}}
+	a.Genesis = wire.Signed{Body: wire.Blob("g")}
+	check(t, p.Add(a))
+	check(t, p.Add(b))
+	equal(t, errors.Is(p.Add(a), profile.ErrJoined), true)
+	equal(t, errors.Is(p.Add(membership(3, "b")), profile.ErrNameTaken), true)
+	other, err := profile.Open(p.Dir())
+	check(t, err)
+	meshes, err = other.Meshes()
+	check(t, err)
+	if want := []client.Membership{a, b}; !reflect.DeepEqual(meshes, want) {
+		t.Fatalf("got\n%+v, want\n%+v", meshes, want)
+	}
+	check(t, p.Update(a.MeshID, func(m *client.Membership) { m.Generation, m.MeshID = 9, b.MeshID }))
+	equal(t, errors.Is(p.Update(a.MeshID, func(m *client.Membership) { m.Mesh = "b" }), profile.ErrNameTaken), true)
+	equal(t, errors.Is(p.Update(wire.ID{9}, nil), profile.ErrNotJoined), true)
+	check(t, p.Remove(b.MeshID))
+	equal(t, errors.Is(p.Remove(b.MeshID), profile.ErrNotJoined), true)
+	meshes, err = p.Meshes()
+	check(t, err)
+	equal(t, say(len(meshes), meshes[0].Generation, meshes[0].MeshID == a.MeshID), "1 9 true")
+	equal(t, p.MailboxPath(), filepath.Join(p.Dir(), "mailbox.db"))
+}
+
+func TestModes(t *testing.T) {
+	skipWithoutModes(t)
+	p := open(t)
+	check(t, p.Add(membership(1, "a")))
+	s, err := p.TakeSeat(meshA, t.TempDir(), "box", "")
+	check(t, err)
+	check(t, s.Close())
+	check(t, filepath.WalkDir(p.Dir(), func(path string, e fs.DirEntry, err error) error {
+		check(t, err)
+		info, err := e.Info()
+		check(t, err)
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return nil
+	}))
+	config := filepath.Join(p.Dir(), "config.json")
+	check(t, os.Chmod(config, 0o640))
+	_, err = p.Meshes()
+	fails(t, err, "chmod 600 '"+config+"'")
+	fails(t, p.Add(membership(2, "b")), "chmod 600")
+	seats, _ := filepath.Glob(filepath.Join(p.Dir(), "seats", "*", "*.json"))
+	check(t, os.Chmod(seats[0], 0o604))
+	_, err = p.AllSeats(meshA)
+	fails(t, err, "chmod 600 '"+seats[0]+"'")
+	check(t, os.Chmod(p.Dir(), 0o710))
+	_, err = profile.Open(p.Dir())
+	fails(t, err, "chmod 700 '"+p.Dir()+"'")
+}
+
+// A crash before the rename leaves a temporary file and the old configuration.
+func TestCrashBeforeRename(t *testing.T) {
+	p := open(t)
+	check(t, p.Add(membership(1, "a")))
+	config := filepath.Join(p.Dir(), "config.json")
+	check(t, os.WriteFile(config+".tmp", []byte(`{"version":1,"mes`), 0o644))
+	meshes, err := p.Meshes()
+	equal(t, say(len(meshes), err), "1 <nil>")
+	check(t, p.Add(membership(2, "b")))
+	meshes, err = p.Meshes()
+	equal(t, say(len(meshes), err), "2 <nil>")
+	info, err := os.Stat(config)
+	check(t, err)
+	equal(t, info.Mode().Perm(), 0o600)
+	_, err = os.Stat(config + ".tmp")
+	equal(t, errors.Is(err, fs.ErrNotExist), true)
+	// A change that cannot be written leaves the file as it was.
+	before, _ := os.ReadFile(config)
+	fails(t, p.Add(membership(3, strings.Repeat("x", 5<<20))), "larger")
+	fails(t, p.Add(client.Membership{Mesh: "c"}), "lacks")
+	after, _ := os.ReadFile(config)
+	equal(t, string(after), string(before))
+}
+
+func TestDamagedConfig(t *testing.T) {
+	p := open(t)
+	config := filepath.Join(p.Dir(), "config.json")
+	check(t, p.Add(membership(1, "a")))
+	good, err := os.ReadFile(config)
+	check(t, err)
+	for _, c := range []struct{ name, text, want string }{
+		{"empty", "", "malformed"},
+		{"text", "hello", "malformed"},
+		{"cut", string(good[:len(good)/2]), "malformed"},
+		{"no version", `{"meshes":[]}`, "no version"},
+		{"duplicate key", `{"version":1,"meshes":[],"meshes":[]}`, "duplicate"},
+		{"newer", `{"version":2,"meshes":"else"}`, "newer claudemesh"},
+		{"bad type", `{"version":1,"meshes":[{"meshId":"zz"}]}`, "malformed"},
+		{"no key", `{"version":1,"meshes":[{"mesh":"a","meshId":"01010101010101010101010101010101"}]}`, "lacks"},
+		{"huge", `{"version":1,"x":"` + strings.Repeat("a", 4<<20) + `"}`, "larger than 4 MiB"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			check(t, os.WriteFile(config, []byte(c.text), 0o600))
+			_, err := p.Meshes()
+			fails(t, err, c.want)
+			fails(t, err, config)
+			fails(t, p.Add(membership(2, "b")), c.want) // nothing is overwritten
+			left, _ := os.ReadFile(config)
+			equal(t, string(left), c.text)
+		})
+	}
+}
+
+func TestProcessesAdd(t *testing.T) {
+	p := open(t)
+	var wg sync.WaitGroup
+	for n := range 8 {
+		cmd := command(t, "add", p, say(n+1))
+		wg.Go(func() {
+			if text, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, text)
+			}
+		})
+	}
+	wg.Wait()
+	meshes, err := p.Meshes()
+	equal(t, say(len(meshes), err), "40 <nil>")
+}

@@ -1,0 +1,114 @@
+package seal
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// frozenPush is a sealed vector: the fuzzer's processes must agree on the seeds.
+func frozenPush(f *testing.F, name string) *wire.Push {
+	f.Helper()
+	b, err := os.ReadFile(frozenFile)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var v frozen
+	if err := json.Unmarshal(b, &v); err != nil {
+		f.Fatal(err)
+	}
+	i := slices.IndexFunc(v.Sealed, func(s sealedVector) bool { return s.Name == name })
+	p, err := wire.Decode([]byte(v.Sealed[i].Push))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return p.(*wire.Push)
+}
+
+// FuzzOpenDirect: no bytes but a seed's open.
+func FuzzOpenDirect(f *testing.F) {
+	p := frozenPush(f, "dm")
+	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), string(p.Mode))
+	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), "receipt")
+	f.Add([]byte(p.Nonce), []byte{}, "dm")
+	sh := shared(f, "bob/1", "alice/1")
+	f.Fuzz(func(t *testing.T, nonce, ciphertext []byte, mode string) {
+		q := *p
+		q.Nonce, q.Ciphertext, q.Mode = nonce, ciphertext, wire.Mode(mode)
+		checkRefused(t, &q, p, sh)
+	})
+}
+
+// FuzzOpenWrap: no wrap and no body but a seed's open.
+func FuzzOpenWrap(f *testing.F) {
+	p := frozenPush(f, "group, first")
+	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), []byte(p.Wrap))
+	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), []byte{})
+	sh := shared(f, "bob/1", "alice/1")
+	f.Fuzz(func(t *testing.T, nonce, ciphertext, wrap []byte) {
+		q := *p
+		q.Nonce, q.Ciphertext, q.Wrap = nonce, ciphertext, wrap
+		checkRefused(t, &q, p, sh)
+	})
+}
+
+func checkRefused(t *testing.T, q, p *wire.Push, sh *Shared) {
+	t.Helper()
+	_, err := Open(q, pub("bob/1"), mesh, sh)
+	same := bytes.Equal(q.Nonce, p.Nonce) && bytes.Equal(q.Ciphertext, p.Ciphertext) && bytes.Equal(q.Wrap, p.Wrap) && q.Mode == p.Mode
+	if (err == nil) != same || (err != nil && codeOf(err) == "") {
+		t.Fatalf("the same: %v, got %v", same, err)
+	}
+}
+
+// FuzzParseInner: what a peer seals, whatever it is, is refused by a code or
+// is what an honest peer would have sealed, padding and all.
+func FuzzParseInner(f *testing.F) {
+	s, _ := sender("alice/1")
+	for _, mode := range []wire.Mode{wire.ModeDM, wire.ModeReceipt, wire.ModeGroup} {
+		h, kind := header(mode, "alice/1", "bob/1"), byte(kindDirect)
+		if !mode.Direct() {
+			kind = kindGroup
+		}
+		f.Add(string(mode), pad(raw(kind, h.encode(), text, s)))
+	}
+	f.Add("dm", make([]byte, 256))
+	f.Fuzz(func(t *testing.T, mode string, plain []byte) {
+		o, head, sig, err := parseInner(wire.Mode(mode), plain)
+		if err != nil {
+			if codeOf(err) == "" {
+				t.Fatalf("an error without a code: %v", err)
+			}
+			return
+		}
+		if !bytes.Equal(o.Header.encode(), head) {
+			t.Fatalf("the header %x comes back as %x", head, o.Header.encode())
+		}
+		again := raw(plain[0], head, o.Content, Sender{Session: key("x"), Attestation: o.Attestation})
+		copy(again[len(again)-len(sig):], sig[:])
+		if !bytes.Equal(pad(again), plain) {
+			t.Fatalf("%x comes back as %x", plain, again)
+		}
+	})
+}
+
+// FuzzHeader: a header has one encoding.
+func FuzzHeader(f *testing.F) {
+	for _, v := range innerVectors() {
+		f.Add([]byte(v.Header))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := parseHeader(b)
+		if err != nil {
+			wantCode(t, err, wire.CodeBadEnvelope)
+			return
+		}
+		if !bytes.Equal(h.encode(), b) {
+			t.Fatalf("%x comes back as %x", b, h.encode())
+		}
+	})
+}

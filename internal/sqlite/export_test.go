@@ -1,0 +1,31 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+)
+
+// LimitPages makes the database full at n pages.
+func (s *Store) LimitPages(n int) error {
+	return s.w.do(context.Background(), func(w *writer) error {
+		var got int
+		return w.st.row(bg, fmt.Sprintf("PRAGMA max_page_count = %d", n), nil, &got)
+	})
+}
+
+// Pages counts the database's pages.
+func (s *Store) Pages() (n int, err error) {
+	err = s.w.do(context.Background(), func(w *writer) error { return w.st.row(bg, "PRAGMA page_count", nil, &n) })
+	return n, err
+}
+
+// Fail makes the writer meet an error.
+func (s *Store) Fail(err error) error {
+	return s.w.do(context.Background(), func(*writer) error { return err })
+}
+
+// Pragma reads a setting of the writer's connection.
+func (s *Store) Pragma(name string) (v string, err error) {
+	err = s.w.do(context.Background(), func(w *writer) error { return w.st.row(bg, "PRAGMA "+name, nil, &v) })
+	return v, err
+}

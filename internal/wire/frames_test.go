@@ -1,0 +1,228 @@
+package wire
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	jsonv2 "github.com/go-json-experiment/json"
+)
+
+func TestGoldenFrames(t *testing.T) {
+	want := map[string]json.RawMessage{}
+	for _, f := range examples() {
+		b, err := Append(nil, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[string(f.Type())] = b
+		back, err := Decode(b)
+		if err != nil || !reflect.DeepEqual(back, f) {
+			t.Errorf("%s comes back as %+v, %v", b, back, err)
+		}
+		if rest := reflect.ValueOf(f).Elem(); f.Type() != TypeInviteList && hasZero(rest) {
+			t.Errorf("the example of %s leaves a field empty: the golden file would not show it", f.Type())
+		}
+	}
+	b, err := json.MarshalIndent(want, "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file = "testdata/frames.json"
+	if *update {
+		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil { //nolint:gosec // testdata
+			t.Fatal(err)
+		}
+	}
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(old) != string(b)+"\n" {
+		t.Error("the frames differ from testdata/frames.json; see with -update and git diff")
+	}
+	var frozen map[string]json.RawMessage
+	if err := json.Unmarshal(old, &frozen); err != nil {
+		t.Fatal(err)
+	}
+	for typ, raw := range frozen {
+		f, err := Decode(raw)
+		if err != nil || f.Type() != Type(typ) {
+			t.Errorf("%s: %v, %v", typ, f, err)
+		}
+	}
+}
+
+func hasZero(v reflect.Value) bool {
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// An optional field that is not set does not stand in the frame.
+func TestOmitted(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		f    Frame
+		want string
+	}{
+		{&InviteList{}, `{"type":"invite_list"}`},
+		{&ListPeers{}, `{"type":"list_peers"}`},
+		{&OK{}, `{"type":"ok"}`},
+		{&Error{Code: CodeInternal, Message: "m"}, `{"type":"error","code":"internal","message":"m","retryable":false}`},
+		{&ClientAck{}, `{"type":"client_ack","deliveries":[]}`},
+		{&Members{Req: Req{`a"b`}}, `{"type":"members","_reqId":"a\"b","since":0}`},
+	} {
+		if b, err := Append([]byte("x"), tt.f); err != nil || string(b) != "x"+tt.want {
+			t.Errorf("%s, %v; want %s", b, err, tt.want)
+		}
+	}
+	if _, err := Append(nil, &Error{Message: "\xff"}); err == nil {
+		t.Error("invalid UTF-8 was encoded")
+	}
+}
+
+func TestTables(t *testing.T) {
+	t.Parallel()
+	types := constants(t, "frames.go", "Type")
+	unique(t, types)
+	for _, typ := range types {
+		f, ok := blank[Type(typ)]
+		if !ok {
+			t.Errorf("frame %q has no entry in blank", typ)
+		} else if f().Type() != Type(typ) {
+			t.Errorf("blank makes a %q of %q", f().Type(), typ)
+		}
+		if !slices.ContainsFunc(examples(), func(f Frame) bool { return f.Type() == Type(typ) }) {
+			t.Errorf("frame %q has no example", typ)
+		}
+	}
+	if len(blank) != len(types) {
+		t.Errorf("%d frames in blank, %d constants", len(blank), len(types))
+	}
+
+	all := constants(t, "codes.go", "Code")
+	unique(t, all)
+	for _, c := range all {
+		i, ok := codes[Code(c)]
+		if !ok || !Code(c).Known() {
+			t.Errorf("code %q has no entry", c)
+			continue
+		}
+		if i.HTTP < 400 || i.HTTP > 599 || i.Text == "" || i != Code(c).Info() {
+			t.Errorf("code %q: %+v", c, i)
+		}
+		if strings.ToLower(c) != c || strings.Trim(c, "abcdefghijklmnopqrstuvwxyz_") != "" {
+			t.Errorf("code %q is not in snake case", c)
+		}
+	}
+	if len(codes) != len(all) {
+		t.Errorf("%d codes in the table, %d constants", len(codes), len(all))
+	}
+	if Code("x").Known() || Code("x").Info().Retryable || Code("x").Info().HTTP != 500 {
+		t.Error("an unknown code is treated as known")
+	}
+
+	ends := constants(t, "codes.go", "CloseCode")
+	unique(t, ends)
+	for _, c := range ends {
+		n, err := strconv.Atoi(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, ok := closes[CloseCode(n)]
+		if !ok || i.Reason == "" || len(i.Reason) > 123 || !i.Code.Known() {
+			t.Errorf("close code %s: %+v", c, i)
+		}
+		if !i.Terminal && !i.Code.Info().Retryable && n != int(CloseFrameTooBig) {
+			t.Errorf("close code %s may be retried, its code %q may not", c, i.Code)
+		}
+	}
+	if len(closes) != len(ends) {
+		t.Errorf("%d close codes in the table, %d constants", len(closes), len(ends))
+	}
+	if (CloseCode(4999)).Info().Terminal {
+		t.Error("an unknown close code is terminal")
+	}
+}
+
+func TestFault(t *testing.T) {
+	t.Parallel()
+	f := &Fault{Code: CodeRateLimited, Detail: "12 a second", RetryAfterMs: 9}
+	e := f.Frame("r7")
+	if e.ReqID != "r7" || e.Code != CodeRateLimited || !e.Retryable || e.RetryAfterMs != 9 || e.Message != "too many requests; slow down: 12 a second" {
+		t.Errorf("%+v", e)
+	}
+	if !f.Is(Faultf(CodeRateLimited, "other")) || f.Is(Faultf(CodeInternal, "")) || f.Is(os.ErrNotExist) {
+		t.Error("Is")
+	}
+	if Faultf(CodeExpired, "").Error() != CodeExpired.Info().Text {
+		t.Error("a fault without detail")
+	}
+}
+
+func TestPushEncoder(t *testing.T) {
+	t.Parallel()
+	for _, m := range []Mode{ModeDM, ModeGroup, ModeBroadcast, ModeReceipt} {
+		for _, w := range []Blob{nil, {}, {1}, blob(7)} {
+			for _, pr := range Priorities {
+				p := &Push{-1, id(1), m, key(1), key(2), key(3), pr, 1 << 62, blob(8), blob(1), w, 0, 3}
+				body, err := jsonv2.Marshal(p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				slow := `{"type":"push",` + string(body[1:])
+				if fast := string(appendPush(nil, p)); fast != slow {
+					t.Errorf("fast %s\nslow %s", fast, slow)
+				}
+			}
+		}
+	}
+	// A mode that is none is not pasted into the JSON.
+	p := &Push{Mode: `dm","to":"x`, Priority: PriorityNow}
+	b, err := Append(nil, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := Decode(b); err != nil || f.(*Push).Mode != p.Mode {
+		t.Errorf("%s: %v", b, err)
+	}
+}
+
+func benchSend(b *testing.B) []byte {
+	b.Helper()
+	out, err := Append(nil, &Send{Req{"r1"}, id(1), ModeDM, Key{}, key(4), PriorityNext, 1760000000004, blob(8), blob(350), nil})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return out
+}
+
+func BenchmarkDecodeSend(b *testing.B) {
+	raw := benchSend(b)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(raw)))
+	for b.Loop() {
+		if _, err := Decode(raw); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAppendPush(b *testing.B) {
+	p := &Push{17, id(1), ModeDM, key(1), key(2), key(3), PriorityNow, 1760000000005, blob(8), blob(350), nil, 1760000000006, 12}
+	buf := make([]byte, 0, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Append(buf, p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
