@@ -45,7 +45,8 @@ type Limits struct {
 	MaxAge       time.Duration // longest lifetime of a message; default 30 days
 }
 
-func (l Limits) withDefaults() Limits {
+// WithDefaults returns the limits with every zero field set to its default.
+func (l Limits) WithDefaults() Limits {
 	def(&l.MessageBytes, wire.MaxMessageBytes)
 	def(&l.BodyBytes, 40<<10)
 	def(&l.Wraps, wire.MaxWraps)
@@ -106,7 +107,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.Limits = c.Limits.withDefaults()
+	c.Limits = c.Limits.WithDefaults()
 	def(&c.Version, "dev")
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

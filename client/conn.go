@@ -237,6 +237,12 @@ func (k *conn) awaitAck(ctx context.Context) error {
 
 // welcome brings the membership up to date, then lets the connection be used.
 func (c *Client) welcome(ctx context.Context, k *conn) error {
+	c.mu.Lock()
+	known := c.version
+	c.mu.Unlock()
+	if v := k.hello.MembersVersion; v < known {
+		return wire.Faultf(wire.CodeRosterRollback, fmt.Sprintf("version %d after %d", v, known))
+	}
 	if err := c.syncMembers(ctx, k, k.hello.MembersVersion); err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 			}
 			continue
 		}
+		c.introduce(ctx, o.Header.SenderMember, o.Header.SenderSession)
 		in, from = append(in, c.incoming(p, o)), append(from, p)
 	}
 	if len(in) > 0 {
@@ -180,6 +181,20 @@ func (c *Client) checkGeneration(ctx context.Context, k *conn, p *wire.Push, gen
 	}
 	c.withheld = wire.Faultf(wire.CodeRemovalWithheld, "nothing is sent until it shows it")
 	return wire.Faultf(wire.CodeRemovalWithheld, "")
+}
+
+// introduce asks who is there when a message comes from a session that is not
+// known yet, so that it is shown by its full name.
+func (c *Client) introduce(ctx context.Context, member, session Key) {
+	c.mu.Lock()
+	known := member == session || c.peers[session] != nil
+	c.mu.Unlock()
+	if known {
+		return
+	}
+	if err := c.refreshPeers(ctx); err != nil && ctx.Err() == nil {
+		c.log.Debug("sender stays without a label", "error", err)
+	}
 }
 
 func (c *Client) incoming(p *wire.Push, o seal.Opened) mailbox.Incoming {

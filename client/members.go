@@ -44,17 +44,13 @@ func applyStatement(r *trust.Roster, s mailbox.Statement) (err error) {
 	return err
 }
 
-// syncMembers brings the roster to a version that the broker has named. It
-// returns roster_rollback when the broker shows less than it did before.
+// syncMembers brings the roster to a version that the broker has named.
 func (c *Client) syncMembers(ctx context.Context, k *conn, version int64) error {
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
 	c.mu.Lock()
 	known := c.version
 	c.mu.Unlock()
-	if version < known && version == k.hello.MembersVersion {
-		return wire.Faultf(wire.CodeRosterRollback, fmt.Sprintf("version %d after %d", version, known))
-	}
 	if version <= known {
 		return nil
 	}
@@ -209,9 +205,6 @@ func (c *Client) signer() (trust.SecretKey, error) {
 func (c *Client) Leave(ctx context.Context) error {
 	k, err := c.online()
 	if err != nil {
-		return err
-	}
-	if err := c.syncMembers(ctx, k, k.hello.MembersVersion); err != nil {
 		return err
 	}
 	for try := 0; ; try++ {

@@ -31,7 +31,6 @@ type disk struct {
 	poll    *poller
 
 	mu     sync.Mutex
-	reads  map[string]*sql.Stmt // by query
 	closed bool
 }
 
@@ -58,7 +57,7 @@ func Open(ctx context.Context, path string) (_ Mailbox, err error) {
 	if err := createFile(path); err != nil {
 		return nil, err
 	}
-	d := &disk{path: path, reads: make(map[string]*sql.Stmt)}
+	d := &disk{path: path}
 	if err := d.open(ctx); err != nil {
 		return nil, explain(path, errors.Join(err, d.release()))
 	}
@@ -136,7 +135,7 @@ func (d *disk) release() error {
 		errs = append(errs, d.poll.stop())
 	}
 	if d.readDB != nil {
-		errs = append(errs, d.closeReads(), d.readDB.Close())
+		errs = append(errs, d.readDB.Close())
 	}
 	if d.w != nil {
 		errs = append(errs, d.w.close())
@@ -144,17 +143,6 @@ func (d *disk) release() error {
 	if d.writeDB != nil {
 		errs = append(errs, d.writeDB.Close())
 	}
-	return errors.Join(errs...)
-}
-
-func (d *disk) closeReads() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var errs []error
-	for _, st := range d.reads {
-		errs = append(errs, st.Close())
-	}
-	clear(d.reads)
 	return errors.Join(errs...)
 }
 
@@ -184,28 +172,7 @@ func (d *disk) read(ctx context.Context, do func(*tx) error) error {
 		return translate(err)
 	}
 	defer stx.Rollback() //nolint:errcheck // nothing was written
-	return translate(do(&tx{ctx: ctx, prepare: func(q string) (*sql.Stmt, error) {
-		st, err := d.readStmt(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		return stx.StmtContext(ctx, st), nil
-	}}))
-}
-
-func (d *disk) readStmt(ctx context.Context, query string) (*sql.Stmt, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return nil, ErrClosed
-	}
-	if st, ok := d.reads[query]; ok {
-		return st, nil
-	}
-	st, err := d.readDB.PrepareContext(ctx, query)
-	if err != nil {
-		return nil, fmt.Errorf("prepare %q: %w", query, err)
-	}
-	d.reads[query] = st
-	return st, nil
+	// Prepared on the transaction's own connection: asking the pool for another
+	// one while holding this one would deadlock when all are held so.
+	return translate(do(&tx{ctx: ctx, prepare: func(q string) (*sql.Stmt, error) { return stx.PrepareContext(ctx, q) }}))
 }

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/claudemesh/claudemesh/internal/sqlite"
+)
+
+func backupCommand() *cli.Command {
+	return &cli.Command{
+		Name: "backup", Usage: "copy the database, also while the broker runs", ArgsUsage: "FILE",
+		Description: "Writes a consistent, checked copy to FILE, which must not exist. A broker starts on it as it is.\n\nEXAMPLE\n   claudemesh-broker backup --db mesh.db mesh-backup.db",
+		Flags:       []cli.Flag{dbFlag()},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if c.Args().Len() != 1 {
+				return fmt.Errorf("backup takes the file to write; %w", errUsage)
+			}
+			if err := sqlite.Backup(ctx, c.String("db"), c.Args().First()); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(c.Root().Writer, "backup written and checked: %s\n", c.Args().First())
+			return err
+		},
+	}
+}
+
+func checkCommand() *cli.Command {
+	return &cli.Command{
+		Name: "check", Usage: "check the database's integrity, also while the broker runs",
+		Description: "Exits 1 and lists what is wrong. Restore the last backup then.\n\nEXAMPLE\n   claudemesh-broker check --db mesh.db",
+		Flags:       []cli.Flag{dbFlag()},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			if err := sqlite.Check(ctx, c.String("db")); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(c.Root().Writer, "%s is whole\n", c.String("db"))
+			return err
+		},
+	}
+}
+
+func tokenCommand() *cli.Command {
+	return &cli.Command{
+		Name: "token", Usage: "the admin token, which founding a mesh asks for",
+		Commands: []*cli.Command{{
+			Name: "reset", Usage: "draw a new admin token and print it, also while the broker runs",
+			Description: "The old token is void at once. Only the new one's hash is stored.\n\nEXAMPLE\n   claudemesh-broker token reset --db mesh.db",
+			Flags:       []cli.Flag{dbFlag()},
+			Action: func(ctx context.Context, c *cli.Command) error {
+				if err := noArguments(c); err != nil {
+					return err
+				}
+				token := rand.Text()
+				if err := sqlite.ResetToken(ctx, c.String("db"), sha256.Sum256([]byte(token))); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(c.Root().Writer, token)
+				return err
+			},
+		}},
+		Action: func(_ context.Context, c *cli.Command) error {
+			return fmt.Errorf("token has one command, reset; %w", errUsage)
+		},
+	}
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"golang.org/x/crypto/acme/autocert"
+	"golang.org/x/term"
+
+	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/sqlite"
+	"github.com/claudemesh/claudemesh/internal/version"
+)
+
+// stopWithin bounds a shutdown.
+const stopWithin = 8 * time.Second
+
+func envName(flag string) string {
+	return strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func limitError(name string) error { return fmt.Errorf("--%s must be above zero; %w", name, errUsage) }
+
+// serve opens the store, listens, and serves until a signal.
+func serve(ctx context.Context, c *cli.Command) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	cfg, err := config(c, log)
+	if err != nil {
+		return err
+	}
+	tlsConfig, err := tlsSetup(c)
+	if err != nil {
+		return err
+	}
+	fatal := make(chan error, 1)
+	store, err := sqlite.Open(ctx, c.String("db"), sqlite.Options{Logger: log, OnFatal: func(err error) { fatal <- err }})
+	if err != nil {
+		return err
+	}
+	cfg.Store = store
+	err = listenAndServe(ctx, c, cfg, tlsConfig, fatal)
+	return errors.Join(err, store.Close())
+}
+
+func listenAndServe(ctx context.Context, c *cli.Command, cfg broker.Config, tlsConfig *tls.Config, fatal <-chan error) error {
+	b, err := broker.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", c.String("listen"))
+	if err != nil {
+		_ = b.Shutdown(ctx)
+		return fmt.Errorf("%w; choose another --listen address, or stop what listens there", err)
+	}
+	srv := &http.Server{
+		Handler: b, TLSConfig: tlsConfig, ReadHeaderTimeout: cfg.Limits.HelloTimeout, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	greet(c, b, ln, tlsConfig != nil)
+	served := make(chan error, 1)
+	go func() {
+		if tlsConfig != nil {
+			served <- srv.ServeTLS(ln, "", "")
+			return
+		}
+		served <- srv.Serve(ln)
+	}()
+	select {
+	case err = <-served:
+	case err = <-fatal: // what was acknowledged is safe; what was not will be sent again
+		cfg.Logger.Error("the disk failed; stopping at once", "error", err)
+		os.Exit(1)
+	case <-ctx.Done():
+		cfg.Logger.Info("stopping", "cause", context.Cause(ctx))
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	_ = ln.Close()
+	if e := b.Shutdown(stop); e != nil {
+		cfg.Logger.Warn("connections did not close in time", "error", e)
+	}
+	_ = srv.Shutdown(stop)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// greet says where peers connect and, at the first start, what to do next.
+func greet(c *cli.Command, b *broker.Broker, ln net.Listener, secure bool) {
+	out := c.Root().Writer
+	scheme, host := "ws", ln.Addr().String()
+	if secure {
+		scheme = "wss"
+	}
+	if d := c.String("tls-domain"); d != "" {
+		host = d
+	}
+	url := scheme + "://" + strings.Replace(host, "[::]", "localhost", 1) + "/ws"
+	if p := c.String("public-url"); p != "" {
+		url = "ws" + strings.TrimPrefix(strings.TrimSuffix(p, "/"), "http") + "/ws"
+	}
+	fmt.Fprintf(out, "claudemesh-broker %s, database %s\nlistening on %s\n", version.String(), c.String("db"), url)
+	token := b.TakeToken()
+	if token == "" {
+		return
+	}
+	fmt.Fprintf(out, `
+First start. The admin token, shown this once (only its hash is kept):
+
+    %s
+
+Found a mesh with it; the command asks for the token:
+
+    claudemesh new acme --broker %s --as alice
+
+`, token, url)
+}
+
+func config(c *cli.Command, log *slog.Logger) (broker.Config, error) {
+	l, err := readLimits(c)
+	if err != nil {
+		return broker.Config{}, err
+	}
+	public := c.String("public-url")
+	if public != "" && !strings.HasPrefix(public, "http://") && !strings.HasPrefix(public, "https://") {
+		return broker.Config{}, fmt.Errorf("--public-url starts with https:// or http://; %w", errUsage)
+	}
+	db := c.String("db")
+	return broker.Config{
+		Open: c.Bool("open"), AdminToken: c.String("admin-token"), PublicURL: public,
+		ClientIPHeader: c.String("client-ip-header"), Limits: l, Version: version.String(), Logger: log,
+		DiskUsage: func() (int, error) { return diskUsage(db) },
+	}, nil
+}
+
+// tlsSetup returns nil when the broker is to serve plain HTTP.
+func tlsSetup(c *cli.Command) (*tls.Config, error) {
+	domain, cert, key := c.String("tls-domain"), c.String("tls-cert"), c.String("tls-key")
+	switch {
+	case domain != "" && (cert != "" || key != ""):
+		return nil, fmt.Errorf("--tls-domain obtains a certificate; --tls-cert and --tls-key give one: choose; %w", errUsage)
+	case (cert == "") != (key == ""):
+		return nil, fmt.Errorf("--tls-cert and --tls-key go together; %w", errUsage)
+	case domain != "":
+		dir := c.String("tls-cache")
+		if dir == "" {
+			dir = c.String("db") + ".certs"
+		}
+		m := &autocert.Manager{Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(dir), HostPolicy: autocert.HostWhitelist(domain)}
+		t := m.TLSConfig()
+		t.NextProtos = []string{"http/1.1", "acme-tls/1"} // WebSockets are upgraded from HTTP/1.1
+		return t, nil
+	case cert != "":
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("TLS certificate: %w", err)
+		}
+		return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+	}
+	return nil, nil
+}
+
+func logger(c *cli.Command) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return nil, fmt.Errorf("--log-level is debug, info, warn or error; %w", errUsage)
+	}
+	w := c.Root().ErrWriter
+	o := &slog.HandlerOptions{Level: level}
+	switch f := c.String("log-format"); {
+	case f == "text", f == "" && isTerminal(w):
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case f == "json", f == "":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format is text or json; %w", errUsage)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
