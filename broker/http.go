@@ -230,8 +230,11 @@ func (b *Broker) lookUpInvite(r *http.Request) (*wire.InviteReply, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	reply := &wire.InviteReply{Genesis: m.roster.Statement, Capability: in.Capability}
-	if issuer, ok := m.roster.Known(capability.Issuer); ok {
-		reply.Issuer = []wire.Certificate{issuer.Certificate}
+	for _, member := range m.roster.Members() {
+		issued := member.Key == capability.Issuer || (capability.Issuer == m.roster.Genesis.Owner && member.Role == trust.RoleOwner)
+		if issued && len(reply.Issuer) == 0 {
+			reply.Issuer = []wire.Certificate{member.Certificate}
+		}
 	}
 	return reply, nil
 }

@@ -79,6 +79,7 @@ type Client struct {
 	kick    chan struct{} // the outbox has something
 	offset  atomic.Int64  // server's clock minus ours, ms
 	syncing sync.Mutex    // one membership sync at a time
+	listing sync.Mutex    // one listing of peers at a time
 
 	mu                          sync.Mutex // guards the following
 	roster                      *trust.Roster

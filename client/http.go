@@ -140,7 +140,7 @@ var ErrBadName = errors.New("a name is 1 to 32 of a-z 0-9 . _ - and starts with 
 type Invitation struct {
 	Mesh    string
 	MeshID  ID
-	Inviter string // the name of the admin that issued it; "the owner" for the owner
+	Inviter string // the member that issued it
 	Role    string
 	Expires time.Time
 	Broker  string
@@ -170,10 +170,13 @@ func LookUp(ctx context.Context, link string, insecure bool) (*Invitation, error
 	if err != nil {
 		return nil, err
 	}
+	inviter := "the owner"
 	for _, c := range reply.Issuer {
-		if _, err := roster.Add(c); err != nil {
+		m, err := roster.Add(c)
+		if err != nil {
 			return nil, err
 		}
+		inviter = m.Name
 	}
 	c, err := roster.VerifyCapability(reply.Capability)
 	if err != nil {
@@ -188,12 +191,9 @@ func LookUp(ctx context.Context, link string, insecure bool) (*Invitation, error
 		return nil, wire.Faultf(wire.CodeInviteExpired, "")
 	}
 	inv := &Invitation{
-		Mesh: roster.Genesis.Name, MeshID: roster.Genesis.Mesh, Inviter: "the owner", Role: c.Role,
+		Mesh: roster.Genesis.Name, MeshID: roster.Genesis.Mesh, Inviter: inviter, Role: c.Role,
 		Expires: time.UnixMilli(c.Expires), Broker: l.Broker, Fingerprint: fingerprint(roster.Genesis.Mesh),
 		link: l, roster: roster, capability: reply.Capability,
-	}
-	if m, ok := roster.Known(c.Issuer); ok {
-		inv.Inviter = m.Name
 	}
 	return inv, nil
 }

@@ -79,7 +79,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 			}
 			continue
 		}
-		c.introduce(ctx, o.Header.SenderMember, o.Header.SenderSession)
+		c.introduce(ctx, k, o.Header.SenderMember, o.Header.SenderSession)
 		in, from = append(in, c.incoming(p, o)), append(from, p)
 	}
 	if len(in) > 0 {
@@ -185,14 +185,14 @@ func (c *Client) checkGeneration(ctx context.Context, k *conn, p *wire.Push, gen
 
 // introduce asks who is there when a message comes from a session that is not
 // known yet, so that it is shown by its full name.
-func (c *Client) introduce(ctx context.Context, member, session Key) {
+func (c *Client) introduce(ctx context.Context, k *conn, member, session Key) {
 	c.mu.Lock()
 	known := member == session || c.peers[session] != nil
 	c.mu.Unlock()
 	if known {
 		return
 	}
-	if err := c.refreshPeers(ctx); err != nil && ctx.Err() == nil {
+	if err := c.fetchPeers(ctx, k); err != nil && ctx.Err() == nil {
 		c.log.Debug("sender stays without a label", "error", err)
 	}
 }

@@ -42,6 +42,12 @@ func (c *Client) refreshPeers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return c.fetchPeers(ctx, k)
+}
+
+func (c *Client) fetchPeers(ctx context.Context, k *conn) error {
+	c.listing.Lock() // who comes meanwhile waits for the list
+	defer c.listing.Unlock()
 	c.mu.Lock()
 	following := c.watching
 	c.watching = c.watching || c.role != Observer
@@ -50,7 +56,7 @@ func (c *Client) refreshPeers(ctx context.Context) error {
 		return nil
 	}
 	var list []wire.Peer
-	err = k.askPages(ctx, &wire.ListPeers{Offline: true, Watch: c.role != Observer}, func(f wire.Frame) {
+	err := k.askPages(ctx, &wire.ListPeers{Offline: true, Watch: c.role != Observer}, func(f wire.Frame) {
 		if l, ok := f.(*wire.PeersList); ok {
 			list = append(list, l.Peers...)
 		}

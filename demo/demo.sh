@@ -49,7 +49,7 @@ printf '%s\n' \
   '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"demo","version":"1"}}}' \
   '{"jsonrpc":"2.0","method":"notifications/initialized"}' \
   "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"send_message\",\"arguments\":{\"to\":\"bob\",\"message\":\"the build key is $word\"}}}" |
-  (cd "$dir" && alice mcp 2>/dev/null) | sed -n 's/.*"text":"\([^"]*\)".*/    \1/p' | sed 's/\\n/\n    /g'
+  (mkdir -p "$dir/shop" && cd "$dir/shop" && alice mcp 2>/dev/null) | sed -n 's/.*"text":"\([^"]*\)".*/    \1/p' | sed 's/\\n/\n    /g'
 
 step "5. The broker is killed with -9, and started again on its file"
 kill -9 "$broker_pid"

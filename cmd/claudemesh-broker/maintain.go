@@ -5,6 +5,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -42,6 +46,36 @@ func checkCommand() *cli.Command {
 				return err
 			}
 			_, err := fmt.Fprintf(c.Root().Writer, "%s is whole\n", c.String("db"))
+			return err
+		},
+	}
+}
+
+func healthCommand() *cli.Command {
+	return &cli.Command{
+		Name: "health", Usage: "ask a running broker whether it is ready: exit 0 or 1",
+		Description: "For container health checks.\n\nEXAMPLE\n   claudemesh-broker health --url http://127.0.0.1:7900",
+		Flags:       []cli.Flag{&cli.StringFlag{Name: "url", Value: "http://127.0.0.1:7900", Usage: "the broker's `URL`"}},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.String("url"), "/")+"/health/ready", nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+			if resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("not ready: %s", body)
+			}
+			_, err = fmt.Fprintf(c.Root().Writer, "%s\n", body)
 			return err
 		},
 	}

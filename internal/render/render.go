@@ -35,7 +35,8 @@ func Line(s string) string {
 // hidden reports whether a rune shows nothing, or changes how others show.
 func hidden(r rune) bool {
 	return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co, unicode.Cs) ||
-		(r >= 0xFE00 && r <= 0xFE0F) || (r >= 0xE0100 && r <= 0xE01EF) || r == 0x115F || r == 0x1160 || r == 0x3164 || r == 0xFFA0
+		unicode.Is(unicode.Noncharacter_Code_Point, r) || unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) ||
+		unicode.Is(unicode.Variation_Selector, r)
 }
 
 // Clip cuts s to at most n bytes at a rune's start and says how much is left out.

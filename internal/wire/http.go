@@ -21,7 +21,7 @@ type FoundReply struct {
 }
 
 // InviteReply answers GET /v2/invites/{id}. Issuer is the certificate of the
-// admin that signed the capability, absent when the owner did.
+// admin that signed the capability, or the founder's when the owner key did.
 type InviteReply struct {
 	Genesis    Signed        `json:"genesis"`
 	Capability Signed        `json:"capability"`
