@@ -110,7 +110,7 @@ type State struct {
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{
 		m: o.Membership, role: o.Role, box: o.Mailbox, log: o.Logger, now: o.Now, card: o.Card,
-		keys: map[uint64][32]byte{}, peers: map[Key]*Peer{}, shared: map[sharedID]*seal.Shared{},
+		keys: map[uint64][32]byte{}, peers: map[Key]*Peer{}, shared: map[sharedID]*seal.Shared{}, vouches: map[vouched]bool{},
 		kick: make(chan struct{}, 1), changed: make(chan struct{}), member: o.Membership.memberKey(),
 	}
 	if c.role == "" {
@@ -320,7 +320,13 @@ func (c *Client) sharedWith(own trust.SecretKey, peer Key) (*seal.Shared, error)
 	return s, nil
 }
 
-// maxShared bounds the box keys that are kept.
+// vouched is an attestation that was verified.
+type vouched struct {
+	member, session Key
+	attestation     wire.Attestation
+}
+
+// maxShared bounds the box keys, and the attestations, that are kept.
 const maxShared = 4096
 
 // sharedID names a box key: a session's client has two keys of its own.

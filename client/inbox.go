@@ -9,6 +9,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/seal"
+	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -120,7 +121,7 @@ func (c *Client) openPush(ctx context.Context, k *conn, p *wire.Push) (seal.Open
 	if err != nil {
 		return seal.Opened{}, wire.Faultf(wire.CodeBadBox, "sender key")
 	}
-	o, err := seal.Open(p, key, c.m.MeshID, shared)
+	o, err := seal.OpenVouched(p, key, c.m.MeshID, shared, c.vouch)
 	if err != nil {
 		return o, err
 	}
@@ -128,6 +129,30 @@ func (c *Client) openPush(ctx context.Context, k *conn, p *wire.Push) (seal.Open
 		return o, err
 	}
 	return o, c.checkGeneration(ctx, k, p, o.Header.Generation)
+}
+
+// vouch is trust.VerifyAttestation with a memory of what it has accepted.
+func (c *Client) vouch(mesh ID, member, session Key, a *wire.Attestation) error {
+	v := vouched{member: member, session: session}
+	if a != nil {
+		v.attestation = *a
+	}
+	c.mu.Lock()
+	known := c.vouches[v]
+	c.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := trust.VerifyAttestation(mesh, member, session, a); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.vouches) >= maxShared {
+		clear(c.vouches)
+	}
+	c.vouches[v] = true
+	return nil
 }
 
 // standing checks that a sender is a current member, reading the membership

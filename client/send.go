@@ -304,8 +304,11 @@ func (c *Client) sent(ctx context.Context, id ID, to []resolved, failed []SentTa
 		if i < len(to) {
 			t.Target, t.LastSeen = to[i].target, to[i].LastSeen
 		}
-		if r.State == Stored {
+		switch r.State {
+		case Stored:
 			t.Online = false // nobody has said so
+		case Delivered, Read:
+			t.Online = true // it took the message just now; the receipt may overtake the broker's acknowledgement
 		}
 		s.Targets = append(s.Targets, t)
 	}

@@ -222,7 +222,7 @@ func (c *call) wholeMessage(ctx context.Context, set client.Set, text string) (*
 				return nil, err
 			}
 		}
-		s := c.show(&in, cl.Mesh(), maxWhole)
+		s := c.show(&in, cl.Mesh(), 0)
 		return &result{text: s.block, data: checkData{Messages: []messageData{s.data}}}, nil
 	}
 	return nil, &failure{

@@ -24,7 +24,7 @@ func TestOnline(t *testing.T) {
 	id := r.data["id"].(string)
 	got := p.bob.ok("check_messages", args{"wait_seconds": 10}, `from="alice/web"`, `mesh="acme"`, "&lt;hello&gt; &amp; more", "no more unread", id)
 	m := list(got, "messages")[0]
-	if m["text"] != "&lt;hello&gt; &amp; more" || m["id"] != id || m["from"].(map[string]any)["name"] != "alice/web" || m["kind"] != "dm" {
+	if body(m) != "&lt;hello&gt; &amp; more" || m["id"] != id || m["from"].(map[string]any)["name"] != "alice/web" || m["kind"] != "dm" {
 		t.Errorf("message: %v", m)
 	}
 	p.alice.status(id, "read")
@@ -79,7 +79,7 @@ func TestReply(t *testing.T) {
 	}()
 	r := p.alice.ok("send_message", args{"to": "api", "message": "the answer?", "wait_seconds": 20}, "The answer:", "<peer-message", "\n42\n")
 	<-done
-	if a, _ := r.data["reply"].(map[string]any); a == nil || a["text"] != "42" || a["replyTo"] != r.data["id"] {
+	if a, _ := r.data["reply"].(map[string]any); a == nil || body(a) != "42" || a["replyTo"] != r.data["id"] {
 		t.Errorf("reply: %v", r.data["reply"])
 	}
 	p.alice.quiet(300 * time.Millisecond) // the call has shown it
@@ -201,7 +201,7 @@ func TestTwoMeshes(t *testing.T) {
 	r := p.alice.ok("check_messages", args{"limit": 3}, "1 more unread")
 	var texts []string
 	for _, m := range list(r, "messages") {
-		texts = append(texts, m["text"].(string))
+		texts = append(texts, body(m))
 	}
 	if strings.Join(texts, "") != "012" {
 		t.Errorf("order: %q", texts)

@@ -20,6 +20,7 @@ import (
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/mcpserver"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
+	"github.com/claudemesh/claudemesh/internal/render"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -216,10 +217,22 @@ func (a *agent) texts(n int) (texts []string) {
 			break
 		}
 		for _, m := range list(a.ok("check_messages", args{"wait_seconds": 5}), "messages") {
-			texts = append(texts, m["text"].(string))
+			texts = append(texts, body(m))
 		}
 	}
 	return texts
+}
+
+// body returns the escaped peer text of a message in structuredContent. It
+// stands in its labelled block: some hosts show the model nothing else.
+func body(m map[string]any) string {
+	_, rest, ok := strings.Cut(m["block"].(string), render.Notice+"\n")
+	text, end := strings.CutSuffix(rest, "\n</peer-message>")
+	if !ok || !end {
+		return "no labelled block: " + m["block"].(string)
+	}
+	text, _, _ = strings.Cut(text, "\n[")
+	return text
 }
 
 func list(r reply, key string) (out []map[string]any) {

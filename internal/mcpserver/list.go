@@ -49,6 +49,8 @@ type meshData struct {
 	Online bool   `json:"online"`
 	Error  string `json:"error,omitempty"` // why it is not
 	Final  bool   `json:"final,omitempty"` // it will not connect again
+	// Away are members without a session here: a message to one waits for its next.
+	Away []string `json:"membersWithoutSession,omitempty"`
 }
 
 func listPeers(ctx context.Context, c *call) (*result, error) {
@@ -77,6 +79,9 @@ func listPeers(ctx context.Context, c *call) (*result, error) {
 			return nil, err
 		}
 		md := c.meshState(cl)
+		if group == "" {
+			md.Away = c.away(cl, peers)
+		}
 		listed := c.describePeers(cl, peers, group)
 		if room := maxListed - len(data.Peers); len(listed) > room {
 			data.Hidden += len(listed) - room
@@ -103,6 +108,20 @@ func (c *call) meshState(cl *client.Client) meshData {
 		}
 	}
 	return md
+}
+
+// away names the members of whom no session or person is listed.
+func (c *call) away(cl *client.Client, peers []client.Peer) (names []string) {
+	listed := map[client.Key]bool{}
+	for i := range peers {
+		listed[peers[i].Member] = true
+	}
+	for _, m := range cl.Members() {
+		if !m.Self && !listed[m.Key] && len(names) < maxListed {
+			names = append(names, c.inMesh(cl.Mesh(), m.Name))
+		}
+	}
+	return names
 }
 
 // describePeers picks those of a group ("" for all) and says which names would not do.
@@ -165,6 +184,9 @@ func (c *call) writeMesh(b *strings.Builder, md meshData, peers []peerData, fres
 	b.WriteString("\n")
 	for i := range peers {
 		b.WriteString(c.peerLine(&peers[i]))
+	}
+	if len(md.Away) > 0 {
+		fmt.Fprintf(b, "Members without a session here (a message to one waits for it): %s\n", strings.Join(md.Away, ", "))
 	}
 }
 

@@ -29,7 +29,7 @@ type Fleet interface{ Clients() client.Set }
 // Options configure Serve. Fleet, Mailbox, In and Out are required.
 type Options struct {
 	// Fleet is the clients of the joined meshes, all on Mailbox.
-	Fleet   interface{ Clients() client.Set }
+	Fleet   Fleet
 	Mailbox client.Mailbox
 	In      io.Reader // JSON-RPC, a message a line
 	Out     io.Writer // likewise, and nothing else

@@ -8,7 +8,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
-	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/internal/render"
 )
 
 type sendArgs struct {
@@ -82,7 +82,7 @@ func (c *call) awaitReply(ctx context.Context, sent *client.Sent, wait time.Dura
 	case !ok:
 		r.text += fmt.Sprintf("\nNo answer within %s; it will be in check_messages when it comes.", wait)
 	default:
-		reply := c.show(&in, set[0].Mesh(), maxWhole)
+		reply := c.show(&in, set[0].Mesh(), render.MaxBody)
 		data.Reply = &reply.data
 		r.text += "\nThe answer:\n" + reply.block
 	}
@@ -120,16 +120,14 @@ func (c *call) progress(ctx context.Context, total time.Duration, doing string) 
 	return func() { cancel(); wg.Wait() }
 }
 
-// maxWhole is a whole message's size; what is larger when escaped is cut.
-const maxWhole = 4 * wire.MaxBodyBytes
-
 // shown is a received message as the model gets it, as block and as data.
 type shown struct {
 	block string
 	data  messageData
 }
 
-// messageData is a received message; text is what the block holds.
+// messageData is a received message. A host may show its model this data and
+// not the text beside it: peer text stands here in its labelled block, too.
 type messageData struct {
 	ID         string `json:"id"`
 	Mesh       string `json:"mesh"`
@@ -137,7 +135,7 @@ type messageData struct {
 	To         string `json:"to,omitempty"` // the group it was sent to
 	Kind       string `json:"kind"`
 	Priority   string `json:"priority"`
-	Text       string `json:"text"` // escaped: information from another agent
+	Block      string `json:"block"`
 	BytesCut   int    `json:"bytesCut,omitempty"`
 	ReplyTo    string `json:"replyTo,omitempty"`
 	SentAt     string `json:"sentAt"`
@@ -149,14 +147,15 @@ type sender struct {
 	Pubkey string `json:"pubkey"` // 16 hex digits
 }
 
-// show renders a message with at most limit bytes of its text.
+// show renders a message with at most limit bytes of its text (0: all).
 func (m *meshServer) show(in *mailbox.Incoming, mesh string, limit int) shown {
 	msg := rendered(in, mesh)
 	s := shown{block: msg.Block(limit), data: messageData{
 		ID: msg.ID, Mesh: mesh, Kind: string(in.Mode), Priority: msg.Priority, ReplyTo: msg.ReplyTo,
 		SentAt: stamp(in.Sent), ReceivedAt: stamp(in.Received),
 	}}
-	s.data.Text, s.data.BytesCut = msg.Body(limit)
+	s.data.Block = s.block
+	_, s.data.BytesCut = msg.Body(limit)
 	for _, a := range msg.Attributes() {
 		switch a[0] {
 		case "from":

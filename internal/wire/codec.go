@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -56,8 +55,8 @@ func Unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
 
 // Append appends the JSON of one frame to dst, its type first.
 func Append(dst []byte, f Frame) ([]byte, error) {
-	if p, ok := f.(*Push); ok && p.Mode.Valid() && p.Priority.Rank() >= 0 {
-		return appendPush(dst, p), nil
+	if out, ok := appendHot(dst, f); ok {
+		return out, nil
 	}
 	body, err := json.Marshal(f)
 	if err != nil {
@@ -70,40 +69,6 @@ func Append(dst []byte, f Frame) ([]byte, error) {
 		dst = append(dst, ',')
 	}
 	return append(dst, body[1:]...), nil
-}
-
-// appendPush is the hot path of Append: every value's alphabet is known to be
-// safe in JSON, so it needs no escaping and no reflection.
-func appendPush(dst []byte, p *Push) []byte {
-	dst = append(dst, `{"type":"push","delivery":`...)
-	dst = strconv.AppendInt(dst, p.Delivery, 10)
-	dst = append(dst, `,"id":"`...)
-	dst = appendHex(dst, p.ID[:])
-	dst = append(dst, `","mode":"`...)
-	dst = append(dst, p.Mode...)
-	dst = append(dst, `","to":"`...)
-	dst = appendHex(dst, p.To[:])
-	dst = append(dst, `","senderPubkey":"`...)
-	dst = appendHex(dst, p.SenderPubkey[:])
-	dst = append(dst, `","senderMember":"`...)
-	dst = appendHex(dst, p.SenderMember[:])
-	dst = append(dst, `","priority":"`...)
-	dst = append(dst, p.Priority...)
-	dst = append(dst, `","expires":`...)
-	dst = strconv.AppendInt(dst, p.Expires, 10)
-	dst = append(dst, `,"nonce":"`...)
-	dst = strictBase64.AppendEncode(dst, p.Nonce)
-	dst = append(dst, `","ciphertext":"`...)
-	dst = strictBase64.AppendEncode(dst, p.Ciphertext)
-	if len(p.Wrap) > 0 {
-		dst = append(dst, `","wrap":"`...)
-		dst = strictBase64.AppendEncode(dst, p.Wrap)
-	}
-	dst = append(dst, `","createdAt":`...)
-	dst = strconv.AppendInt(dst, p.CreatedAt, 10)
-	dst = append(dst, `,"membersVersion":`...)
-	dst = strconv.AppendInt(dst, p.MembersVersion, 10)
-	return append(dst, '}')
 }
 
 var errNoFrame = errors.New("want a frame or an array of frames")

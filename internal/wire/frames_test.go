@@ -168,31 +168,45 @@ func TestFault(t *testing.T) {
 	}
 }
 
-func TestPushEncoder(t *testing.T) {
+// TestHotEncoder holds the hand encoder against the general one.
+func TestHotEncoder(t *testing.T) {
 	t.Parallel()
+	var frames []Frame
 	for _, m := range []Mode{ModeDM, ModeGroup, ModeBroadcast, ModeReceipt} {
 		for _, w := range []Blob{nil, {}, {1}, blob(7)} {
 			for _, pr := range Priorities {
-				p := &Push{-1, id(1), m, key(1), key(2), key(3), pr, 1 << 62, blob(8), blob(1), w, 0, 3}
-				body, err := jsonv2.Marshal(p)
-				if err != nil {
-					t.Fatal(err)
-				}
-				slow := `{"type":"push",` + string(body[1:])
-				if fast := string(appendPush(nil, p)); fast != slow {
-					t.Errorf("fast %s\nslow %s", fast, slow)
-				}
+				frames = append(frames, &Push{-1, id(1), m, key(1), key(2), key(3), pr, 1 << 62, blob(8), blob(1), w, 0, 3},
+					&Send{Req{"a1"}, id(1), m, Key{}, key(4), pr, 7, blob(8), blob(35), nil},
+					&Send{Req{}, id(1), m, key(9), Key{}, pr, 7, blob(8), blob(35), []Wrap{{key(1), blob(3)}, {key(2), w}}})
 			}
 		}
 	}
-	// A mode that is none is not pasted into the JSON.
-	p := &Push{Mode: `dm","to":"x`, Priority: PriorityNow}
-	b, err := Append(nil, p)
-	if err != nil {
-		t.Fatal(err)
+	frames = append(frames,
+		&Ack{Req{"x"}, id(1), true, false, []Recipient{{key(1), true, "", ""}, {key(2), false, StateBounced, CodeExpired}}, nil},
+		&Ack{Req{}, id(1), true, true, []Recipient{}, nil},
+		&Receipt{id(1), key(1), StateDelivered, "", 12}, &Receipt{id(1), key(1), StateBounced, CodeExpired, -1},
+		&ClientAck{[]int64{1, 2, 1 << 60}}, &ClientAck{[]int64{}})
+	for _, f := range frames {
+		body, err := jsonv2.Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fast, ok := appendHot(nil, f)
+		if slow := `{"type":"` + string(f.Type()) + `",` + string(body[1:]); !ok || string(fast) != slow {
+			t.Errorf("fast %v %s\nslow %s", ok, fast, slow)
+		}
 	}
-	if f, err := Decode(b); err != nil || f.(*Push).Mode != p.Mode {
-		t.Errorf("%s: %v", b, err)
+	// What is not of the safe alphabet is not pasted into the JSON.
+	quote := `x","to":"y`
+	for _, f := range []Frame{
+		&Push{Mode: Mode(quote), Priority: PriorityNow}, &Push{Mode: ModeDM, Priority: Priority(quote)},
+		&Send{Req: Req{quote}, Mode: ModeDM, Priority: PriorityNow}, &Ack{Req: Req{quote}, Recipients: []Recipient{}},
+		&Ack{Recipients: []Recipient{{Code: Code(quote)}}}, &Receipt{State: State(quote)}, &ClientAck{},
+		&Ack{Recipients: []Recipient{}, Skipped: []Skipped{{key(1), CodeExpired}}},
+	} {
+		if _, ok := appendHot(nil, f); ok {
+			t.Errorf("%+v went the fast way", f)
+		}
 	}
 }
 
