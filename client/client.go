@@ -91,6 +91,7 @@ type Client struct {
 	card                        Card
 	cardSeq                     uint64
 	shared                      map[sharedID]*seal.Shared
+	vouches                     map[vouched]bool
 	conn                        *conn
 	state                       State
 	changed                     chan struct{} // closed and replaced when state changes
