@@ -72,40 +72,72 @@ type flight struct {
 	reply chan wire.Frame
 }
 
-// drainLane sends the pending messages of one sender, or of all, page by page.
-func (c *Client) drainLane(ctx context.Context, k *conn, sender Key, notAfter int64) (wait time.Duration) {
-	var after int64
+// lane walks the pending messages of one sender, or of all, in order.
+type lane struct {
+	c        *Client
+	sender   Key
+	notAfter int64
+	page     []mailbox.Outgoing
+	after    int64
+	done     bool
+}
+
+// next returns the next message that is worth sending; ok is false at the end.
+func (l *lane) next(ctx context.Context) (out mailbox.Outgoing, ok bool, err error) {
 	for {
-		page, err := c.box.Pending(ctx, c.m.MeshID, sender, after, notAfter, drainPage)
-		if err != nil {
-			if ctx.Err() == nil {
-				c.log.Error("the outbox does not read", "error", err)
+		if len(l.page) == 0 {
+			if l.done {
+				return out, false, nil
 			}
-			return retryAtMost
+			l.page, err = l.c.box.Pending(ctx, l.c.m.MeshID, l.sender, l.after, l.notAfter, drainPage)
+			if err != nil {
+				return out, false, err
+			}
+			l.done = len(l.page) < drainPage
+			continue
 		}
-		var flights []flight
-		for _, out := range page {
-			after = out.Number
-			if out.Expires <= c.clock() {
-				c.settleAll(ctx, out, Bounced, wire.CodeExpired)
-				continue
+		out, l.page = l.page[0], l.page[1:]
+		l.after = out.Number
+		if out.Expires > l.c.clock() {
+			return out, true, nil
+		}
+		l.c.settleAll(ctx, out, Bounced, wire.CodeExpired)
+	}
+}
+
+// drainLane sends the pending messages of one sender, or of all (zero), up to
+// drainPage of them in flight. It stops at the first that is put off, so that
+// order holds, and says for how long.
+func (c *Client) drainLane(ctx context.Context, k *conn, sender Key, notAfter int64) (wait time.Duration) {
+	l := &lane{c: c, sender: sender, notAfter: notAfter}
+	var flights []flight
+	for {
+		for wait == 0 && len(flights) < drainPage {
+			out, ok, err := l.next(ctx)
+			if err != nil {
+				if ctx.Err() == nil {
+					c.log.Error("the outbox does not read", "error", err)
+				}
+				return retryAtMost
+			}
+			if !ok {
+				break
 			}
 			ch, err := k.request(c.sendFrame(out))
 			if err != nil {
-				break
+				return 0 // the next connection drains again
 			}
 			flights = append(flights, flight{out, ch})
 		}
-		for _, f := range flights {
-			w, lost := c.land(ctx, f)
-			if lost {
-				return 0 // the next connection drains again
-			}
-			wait = max(wait, w)
-		}
-		if wait > 0 || len(page) < drainPage {
+		if len(flights) == 0 {
 			return wait
 		}
+		w, lost := c.land(ctx, flights[0])
+		if lost {
+			return 0
+		}
+		wait = max(wait, w)
+		flights = flights[1:]
 	}
 }
 
