@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mcpserver"
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/version"
+)
+
+func (a *app) mcpCommand() *cli.Command {
+	return command(spec{
+		name: "mcp", usage: "serve the MCP tools on standard input and output, for one agent",
+		about: "Claude Code starts it: see claudemesh install. The session's name is the directory's, or LABEL.\n" +
+			"It ends with its standard input, or with the process that started it.",
+		example: "claude mcp add claudemesh --scope user -- claudemesh mcp",
+		flags:   []cli.Flag{&cli.StringFlag{Name: "name", Usage: "the `LABEL` of this session in the list of peers"}},
+		run:     a.runMCP,
+	})
+}
+
+func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
+	label := c.String("name")
+	if label != "" && !trust.ValidName(label) {
+		return &failure{
+			code: "bad_name", exit: exitUsage, text: "--name " + label + ": " + client.ErrBadName.Error(),
+			hint: "--name " + sanitizeName(label),
+		}
+	}
+	p, err := a.profile()
+	if err != nil {
+		return err
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	box, err := client.OpenMailbox(ctx, p.MailboxPath())
+	if err != nil {
+		return err
+	}
+	defer box.Close()
+	log := a.logger(slog.LevelWarn)
+	f := &fleet{profile: p, box: box, log: log, cwd: cwd, label: label}
+	if err := f.update(ctx); err != nil {
+		f.close()
+		return err
+	}
+	defer f.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { defer close(done); f.follow(ctx) }()
+	defer func() { cancel(); <-done }()
+	go orphaned(ctx, os.Getppid(), cancel)
+	err = mcpserver.Serve(ctx, mcpserver.Options{
+		Fleet: f, Mailbox: box, In: a.in, Out: a.out, Logger: log, Version: version.String(),
+	})
+	if err == io.EOF || ctx.Err() != nil { // its end, not a failure
+		return nil
+	}
+	return err
+}
+
+// orphaned calls end when the process that started this one is gone.
+func orphaned(ctx context.Context, parent int, end func()) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if os.Getppid() != parent {
+				end()
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/render"
+)
+
+// printJSON writes a result for programs. A failure to write shows in no other way.
+func (a *app) printJSON(v any) {
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v)
+}
+
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.out, format, args...) }
+
+// showFailure writes the cause, and a line with what to do next.
+func (a *app) showFailure(f *failure) {
+	a.note("%s", render.Visible(f.text))
+	if f.hint != "" {
+		fmt.Fprintf(a.errw, "  try: %s\n", render.Visible(f.hint))
+	}
+	showCandidates(a.errw, f.candidates)
+}
+
+// showCandidates lists peers so that each key can be pasted.
+func showCandidates(w io.Writer, peers []client.Peer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i, c := range candidatesOf(peers) {
+		fmt.Fprintf(t, "    %s\t%s\t%s\n", short(peers[i].Key), c.Name, render.Line(c.Cwd))
+	}
+	_ = t.Flush()
+}
+
+// candidate is one whom a target may mean, as it is printed.
+type candidate struct {
+	Name   string `json:"name"`
+	Pubkey string `json:"pubkey"`
+	Cwd    string `json:"cwd"`
+}
+
+// candidatesOf names peers, with their meshes where these differ.
+func candidatesOf(peers []client.Peer) []candidate {
+	out := []candidate{}
+	several := slices.ContainsFunc(peers, func(p client.Peer) bool { return p.Mesh != peers[0].Mesh })
+	for _, p := range peers {
+		name := p.FullName()
+		if several {
+			name = p.Mesh + ":" + name
+		}
+		out = append(out, candidate{name, p.Key.String(), p.Card.Cwd})
+	}
+	return out
+}
+
+// table writes rows in columns; the first row is the head.
+func (a *app) table(rows [][]string) {
+	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	_ = t.Flush()
+}
+
+// short is the 16 hex digits that name a key in tables, and that send takes.
+func short(k client.Key) string { return k.String()[:16] }
+
+// clip is peer text for a cell of a table.
+func clip(s string, n int) string {
+	line, cut := render.Clip(render.Line(s), n)
+	if cut > 0 {
+		return line + "..."
+	}
+	return line
+}
+
+// stamp is a time in JSON; nil, which is null, when there is none.
+func stamp(t time.Time) *string {
+	if t.IsZero() || t.UnixMilli() == 0 {
+		return nil
+	}
+	s := t.UTC().Format("2006-01-02T15:04:05.000Z")
+	return &s
+}
+
+func stampMs(ms int64) *string {
+	if ms == 0 {
+		return nil
+	}
+	return stamp(time.UnixMilli(ms))
+}
+
+// clockTime is a time of today as 15:04, and an older one with its date.
+func clockTime(t, now time.Time) string {
+	t, now = t.Local(), now.Local()
+	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
+		return t.Format("15:04")
+	}
+	return t.Format("2006-01-02 15:04")
+}
+
+// span is a duration in its largest unit.
+func span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 s"
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
+}
+
+// since says since when and how long: "since 14:02 (3 h ago)"; "" when unknown.
+func since(t, now time.Time) string {
+	if t.IsZero() || t.UnixMilli() == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" since %s (%s ago)", clockTime(t, now), span(now.Sub(t)))
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

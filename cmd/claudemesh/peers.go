@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/render"
+)
+
+func (a *app) peersCommand() *cli.Command {
+	return command(spec{
+		name: "peers", usage: "list the sessions of the mesh, and the people at a terminal",
+		about:   "Each name and each key of the list is valid input to send.",
+		example: "claudemesh peers --all",
+		flags:   []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "also those that are offline and were seen in the last 30 days"}},
+		run:     a.runPeers,
+	})
+}
+
+// peer is a session or person as peers --json prints it.
+type peer struct {
+	Mesh         string  `json:"mesh"`
+	Name         string  `json:"name"`
+	Member       string  `json:"member"`
+	Label        string  `json:"label"`
+	Pubkey       string  `json:"pubkey"`
+	MemberPubkey string  `json:"memberPubkey"`
+	Online       bool    `json:"online"`
+	ThisSession  bool    `json:"thisSession"`
+	Status       string  `json:"status"`
+	Summary      string  `json:"summary"`
+	Groups       []group `json:"groups"`
+	Cwd          string  `json:"cwd"`
+	Host         string  `json:"host"`
+	PeerType     string  `json:"peerType"`
+	LastSeen     *string `json:"lastSeen"`
+}
+
+type group struct {
+	Name string `json:"name"`
+	Role string `json:"role"`
+}
+
+func peerOf(p client.Peer) peer {
+	out := peer{
+		Mesh: p.Mesh, Name: p.FullName(), Member: p.Name, Label: p.Card.Label, Pubkey: p.Key.String(),
+		MemberPubkey: p.Member.String(), Online: p.Online, Status: p.Card.Status, Summary: p.Card.Summary,
+		Groups: []group{}, Cwd: p.Card.Cwd, Host: p.Card.Host, PeerType: p.Card.PeerType, LastSeen: stamp(p.LastSeen),
+	}
+	for _, g := range p.Card.Groups {
+		out.Groups = append(out.Groups, group{g.Name, g.Role})
+	}
+	return out
+}
+
+func (a *app) runPeers(ctx context.Context, c *cli.Command) error {
+	p, meshes, err := a.memberships()
+	if err != nil {
+		return err
+	}
+	s, err := a.connect(ctx, p, meshes, client.Observer)
+	if err != nil {
+		return err
+	}
+	defer s.end(ctx)
+	if err := s.refusal(); err != nil {
+		return err
+	}
+	out := []peer{}
+	rows := [][]string{{"NAME", "STATUS", "SUMMARY", "CWD", "LAST SEEN", "KEY"}}
+	for i, cl := range s.clients {
+		peers, fresh, err := cl.Peers(ctx, c.Bool("all"))
+		if err != nil {
+			return err
+		}
+		if !fresh {
+			a.note("%s: this is what was last known, who is online is not: %s", cl.Mesh(), reasonOf(s.errs[i]))
+			if !c.Bool("all") {
+				a.note("%s: claudemesh peers --all lists who was seen before", cl.Mesh())
+			}
+		}
+		for _, p := range peers {
+			out = append(out, peerOf(p))
+			rows = append(rows, peerRow(p, len(meshes) > 1))
+		}
+	}
+	switch {
+	case a.json:
+		a.printJSON(out)
+	case len(out) == 0:
+		a.note("nobody is online; claudemesh peers --all lists who was")
+	default:
+		a.table(rows)
+	}
+	return nil
+}
+
+// reasonOf says why there is no connection.
+func reasonOf(err error) string {
+	if err == nil {
+		return "the connection was lost"
+	}
+	return explain(err).text
+}
+
+func peerRow(p client.Peer, several bool) []string {
+	name, status, seen := p.FullName(), p.Card.Status, "now"
+	if several {
+		name = p.Mesh + ":" + name
+	}
+	switch {
+	case !p.Online:
+		status, seen = "offline", clockTime(p.LastSeen, time.Now())
+	case p.Role == client.Person:
+		status = "at a terminal"
+	case status == "":
+		status = "online"
+	}
+	return []string{name, status, clip(p.Card.Summary, 60), render.Line(p.Card.Cwd), seen, short(p.Key)}
+}
