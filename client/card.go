@@ -46,6 +46,7 @@ type Card struct {
 const (
 	MaxSummary = 1024
 	maxField   = 1024
+	maxCard    = 3 << 10 // of the card as JSON; sealed it stays below the broker's limit of 4 KiB
 	MaxGroups  = 32
 )
 
@@ -66,12 +67,28 @@ func (c *Card) fits() error {
 			return bad("group")
 		}
 	}
-	for _, f := range []string{c.Summary, c.Cwd, c.Host, c.Repo, c.Branch, c.PeerType, c.Channel, c.Model} {
-		if len(f) > maxField {
+	for _, f := range c.texts() {
+		if len(*f) > maxField {
 			return bad("a field is too long")
 		}
 	}
+	if raw, err := wire.Marshal(c); err != nil || len(raw) > maxCard {
+		return bad("the card is too large: shorten the summary or leave groups")
+	}
 	return nil
+}
+
+func (c *Card) texts() []*string {
+	return []*string{&c.Summary, &c.Cwd, &c.Host, &c.Repo, &c.Branch, &c.PeerType, &c.Channel, &c.Model}
+}
+
+// clip cuts what the machine says of itself, such as a very long path, to what fits.
+func (c *Card) clip() {
+	for _, f := range c.texts()[1:] {
+		if n := 256; len(*f) > n {
+			*f = strings.ToValidUTF8((*f)[:n], "")
+		}
+	}
 }
 
 // Peer is a session, or a person at a terminal, as its card and certificate show it.

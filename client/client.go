@@ -132,6 +132,10 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	if err := c.remember(ctx); err != nil {
 		return nil, err
 	}
+	c.card.clip()
+	if err := c.card.fits(); err != nil {
+		return nil, err
+	}
 	c.state.Since = c.now()
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.wg.Go(c.run)

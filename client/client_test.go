@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -191,4 +192,35 @@ func TestLeaveAndRekey(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// TestRestoredBroker: what a broker has forgotten, because it was restored from
+// a backup, its senders hand over again.
+func TestRestoredBroker(t *testing.T) {
+	w, alice, bob, _, bm := pair(t)
+	seed, box := client.Secret{4, 5, 6}, w.Mailbox()
+	_ = bob.Close()
+	_ = w.Dial(bm, "docs", func(o *client.Options) { o.SessionSeed, o.Mailbox = seed, box }).Close()
+	w.Stop()
+	backup, err := os.ReadFile(w.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Start()
+	meshtest.Eventually(t, "alice online again", func() bool { return alice.State().Online })
+	s := send(t, alice, "bob/docs", "after the backup")
+	state(t, alice, s.ID, client.Accepted)
+	w.Stop()
+	for _, f := range []string{w.File + "-wal", w.File + "-shm"} {
+		_ = os.Remove(f)
+	}
+	if err := os.WriteFile(w.File, backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Start()
+	bob = w.Dial(bm, "docs", func(o *client.Options) { o.SessionSeed, o.Mailbox = seed, box })
+	if r := w.Next(bob); r.Text != "after the backup" {
+		t.Errorf("received %q", r.Text)
+	}
+	state(t, alice, s.ID, client.Read)
 }

@@ -240,10 +240,13 @@ func (c *Client) welcome(ctx context.Context, k *conn) error {
 	c.mu.Lock()
 	known := c.version
 	c.mu.Unlock()
-	if v := k.hello.MembersVersion; v < known {
-		return wire.Faultf(wire.CodeRosterRollback, fmt.Sprintf("version %d after %d", v, known))
+	var err error
+	if k.hello.MembersVersion < known {
+		err = c.checkRollback(ctx, k)
+	} else {
+		err = c.syncMembers(ctx, k, k.hello.MembersVersion)
 	}
-	if err := c.syncMembers(ctx, k, k.hello.MembersVersion); err != nil {
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -269,7 +272,10 @@ func (c *Client) afterHello(ctx context.Context, k *conn) error {
 			return err
 		}
 	}
-	return c.rekey(ctx, k)
+	if err := c.rekey(ctx, k); err != nil || c.role == Observer {
+		return err
+	}
+	return c.prune(ctx)
 }
 
 var errLost = errors.New("the connection was lost")

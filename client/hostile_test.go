@@ -193,12 +193,32 @@ func TestHostileBrokerSwapsSessionKey(t *testing.T) {
 
 func TestHostileBrokerRollsBack(t *testing.T) {
 	h := newHostile(t)
+	carol := h.w.Join(h.alice, "member", "carol")
 	box := h.w.Mailbox()
 	bob := h.w.Dial(h.bm, "keeps", withBox(box))
+	if _, err := h.alice.Remove(t.Context(), carol.MemberKey()); err != nil {
+		t.Fatal(err)
+	}
+	meshtest.Eventually(t, "bob knows of the removal", func() bool { return len(bob.Members()) == 2 })
 	_ = bob.Close()
+	// An older membership that has lost no removal is one restored from a backup.
 	h.lie(func(f wire.Frame) []wire.Frame {
 		if a, ok := f.(*wire.HelloAck); ok {
 			a.MembersVersion = 1
+		}
+		return []wire.Frame{f}
+	})
+	bob = h.w.Dial(h.bm, "keeps", withBox(box))
+	if n := len(bob.Members()); n != 2 {
+		t.Errorf("%d members after a restore", n)
+	}
+	_ = bob.Close()
+	h.lie(func(f wire.Frame) []wire.Frame {
+		switch f := f.(type) {
+		case *wire.HelloAck:
+			f.MembersVersion = 1
+		case *wire.MembersList:
+			f.Removals = []wire.Signed{}
 		}
 		return []wire.Frame{f}
 	})

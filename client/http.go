@@ -170,13 +170,11 @@ func LookUp(ctx context.Context, link string, insecure bool) (*Invitation, error
 	if err != nil {
 		return nil, err
 	}
-	inviter := "the owner"
+	var issuer trust.Member
 	for _, c := range reply.Issuer {
-		m, err := roster.Add(c)
-		if err != nil {
+		if issuer, err = roster.Add(c); err != nil {
 			return nil, err
 		}
-		inviter = m.Name
 	}
 	c, err := roster.VerifyCapability(reply.Capability)
 	if err != nil {
@@ -189,6 +187,10 @@ func LookUp(ctx context.Context, link string, insecure bool) (*Invitation, error
 		return nil, wire.Faultf(wire.CodeWrongBroker, "")
 	case time.Now().UnixMilli() >= c.Expires:
 		return nil, wire.Faultf(wire.CodeInviteExpired, "")
+	}
+	inviter := "the owner"
+	if issuer.Key == c.Issuer || (c.Issuer == l.Owner && issuer.Role == trust.RoleOwner) {
+		inviter = issuer.Name
 	}
 	inv := &Invitation{
 		Mesh: roster.Genesis.Name, MeshID: roster.Genesis.Mesh, Inviter: inviter, Role: c.Role,

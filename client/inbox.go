@@ -397,7 +397,10 @@ func (c *Client) Missing(ctx context.Context) ([]Gap, error) {
 	return c.box.Missing(ctx, c.Addresses(), c.clock()-30*time.Second.Milliseconds())
 }
 
-// Prune forgets what is old; callers that run for long call it now and then.
-func (c *Client) Prune(ctx context.Context) error {
-	return c.box.Prune(ctx, 30*24*time.Hour, c.now().UnixMilli(), c.clock())
+// keepFor is how long read and settled messages stay in the mailbox.
+const keepFor = 30 * 24 * time.Hour
+
+// prune forgets what is old; every connection begins with it.
+func (c *Client) prune(ctx context.Context) error {
+	return c.box.Prune(ctx, keepFor, c.now().UnixMilli(), c.clock())
 }

@@ -54,16 +54,50 @@ func (c *Client) syncMembers(ctx context.Context, k *conn, version int64) error 
 	if version <= known {
 		return nil
 	}
-	var pages []*wire.MembersList
-	err := k.askPages(ctx, &wire.Members{Since: known}, func(f wire.Frame) {
-		if l, ok := f.(*wire.MembersList); ok {
-			pages = append(pages, l)
-		}
-	})
+	pages, err := k.members(ctx, known)
 	if err != nil {
 		return err
 	}
 	return c.applyMembers(ctx, known, pages)
+}
+
+// members asks for what changed after a version.
+func (k *conn) members(ctx context.Context, since int64) (pages []*wire.MembersList, err error) {
+	err = k.askPages(ctx, &wire.Members{Since: since}, func(f wire.Frame) {
+		if l, ok := f.(*wire.MembersList); ok {
+			pages = append(pages, l)
+		}
+	})
+	return pages, err
+}
+
+// checkRollback is for a broker that shows an older membership than it showed
+// before: one that was restored from a backup, or one that lies. It is taken
+// as it is when it still has every removal that is known here; a lost removal is
+// wire.CodeRosterRollback.
+func (c *Client) checkRollback(ctx context.Context, k *conn) error {
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	pages, err := k.members(ctx, 0)
+	if err != nil {
+		return err
+	}
+	shown := map[wire.Sig]bool{}
+	for _, p := range pages {
+		for _, r := range p.Removals {
+			shown[r.Sig] = true
+		}
+	}
+	_, known, err := c.box.Statements(ctx, c.m.MeshID)
+	if err != nil {
+		return err
+	}
+	for _, s := range known {
+		if s.Removal != nil && !shown[s.Removal.Sig] {
+			return wire.Faultf(wire.CodeRosterRollback, "a removal is missing")
+		}
+	}
+	return c.applyMembers(ctx, 0, pages)
 }
 
 // applyMembers verifies what the broker shows, applies what holds and saves it.

@@ -141,6 +141,8 @@ func (c *Client) drainLane(ctx context.Context, k *conn, sender Key, notAfter in
 	}
 }
 
+// sendFrame is a stored message as it goes to the broker, for those recipients
+// that have not got it yet.
 func (c *Client) sendFrame(out mailbox.Outgoing) *wire.Send {
 	f := &wire.Send{
 		ID: out.ID, Mode: out.Mode, Priority: out.Priority, Expires: out.Expires, Nonce: out.Nonce, Ciphertext: out.Ciphertext,
@@ -152,7 +154,7 @@ func (c *Client) sendFrame(out mailbox.Outgoing) *wire.Send {
 		switch {
 		case out.Mode.Direct():
 			f.To = r.Key
-		case r.State == Stored && len(r.Wrap) > 0:
+		case (r.State == Stored || r.State == Accepted) && len(r.Wrap) > 0:
 			f.Wraps = append(f.Wraps, wire.Wrap{To: r.Key, Box: r.Wrap})
 		}
 	}
@@ -270,7 +272,9 @@ func (c *Client) receipt(f *wire.Receipt) {
 }
 
 // askStatuses asks what became of every message that was accepted and not yet
-// delivered: a receipt that came while this client was away is not repeated.
+// delivered: a receipt that came while this client was away is not repeated. One
+// that the broker knows nothing of was lost with it, in a restore from a backup: it is
+// sent again.
 func (c *Client) askStatuses(ctx context.Context, k *conn) error {
 	ids, err := c.box.Unsettled(ctx, c.m.MeshID, c.clock(), 10_000)
 	if err != nil {
@@ -278,23 +282,49 @@ func (c *Client) askStatuses(ctx context.Context, k *conn) error {
 	}
 	for len(ids) > 0 {
 		n := min(len(ids), wire.MaxStatusIDs)
-		if err := c.askStatus(ctx, k, ids[:n]); err != nil {
+		known, err := c.askStatus(ctx, k, ids[:n])
+		if err != nil {
 			return err
+		}
+		for _, id := range ids[:n] {
+			if !known[id] {
+				if err := c.sendAgain(ctx, k, id); err != nil {
+					return err
+				}
+			}
 		}
 		ids = ids[n:]
 	}
 	return nil
 }
 
-func (c *Client) askStatus(ctx context.Context, k *conn, ids []ID) error {
-	reply, err := k.ask(ctx, &wire.MessageStatus{IDs: ids})
+// sendAgain hands over a message that the broker has forgotten.
+func (c *Client) sendAgain(ctx context.Context, k *conn, id ID) error {
+	out, err := c.box.Outgoing(ctx, id)
 	if err != nil {
 		return err
 	}
+	ch, err := k.request(c.sendFrame(out))
+	if err != nil {
+		return err
+	}
+	c.log.Info("the broker has forgotten a message; it is sent again", "id", id.String()[:8])
+	_, _ = c.land(ctx, flight{out, ch})
+	return nil
+}
+
+// askStatus notes what the broker knows of some messages and says which it knows.
+func (c *Client) askStatus(ctx context.Context, k *conn, ids []ID) (known map[ID]bool, err error) {
+	reply, err := k.ask(ctx, &wire.MessageStatus{IDs: ids})
+	if err != nil {
+		return nil, err
+	}
+	known = map[ID]bool{}
 	if l, ok := reply.(*wire.StatusList); ok {
 		for i := range l.Statuses {
+			known[l.Statuses[i].ID] = true
 			c.receipt(&l.Statuses[i])
 		}
 	}
-	return nil
+	return known, nil
 }

@@ -320,7 +320,7 @@ func (c *Client) sent(ctx context.Context, id ID, to []resolved, failed []SentTa
 // Online it asks the broker first. ErrNoMessage when there is none of that id.
 func (c *Client) Status(ctx context.Context, id ID) (*Sent, time.Time, error) {
 	if k, err := c.online(); err == nil {
-		if err := c.askStatus(ctx, k, []ID{id}); err != nil {
+		if _, err := c.askStatus(ctx, k, []ID{id}); err != nil {
 			c.log.Debug("status from memory", "error", err)
 		}
 	}

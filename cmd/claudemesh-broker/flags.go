@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 const serveHelp = `Serves a broker on one SQLite file. The first start makes the file and prints
@@ -119,6 +121,9 @@ func readLimits(c *cli.Command) (broker.Limits, error) {
 		if !ok {
 			return out, limitError(l.name)
 		}
+	}
+	if out.MessageBytes > wire.MaxMessageBytes {
+		return out, fmt.Errorf("--message-bytes is at most %d, which is what peers read; %w", wire.MaxMessageBytes, errUsage)
 	}
 	return out, nil
 }

@@ -47,6 +47,11 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	defer box.Close()
+	release, err := p.Announce()
+	if err != nil {
+		return err
+	}
+	defer release() //nolint:errcheck // the process ends
 	log := a.logger(slog.LevelWarn)
 	f := &fleet{profile: p, box: box, log: log, cwd: cwd, label: label}
 	if err := f.update(ctx); err != nil {

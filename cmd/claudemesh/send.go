@@ -176,7 +176,7 @@ func sentTargetOf(t client.SentTarget) sentTarget {
 	case t.State == client.Bounced:
 		out.State, out.Reason = stateRefused, t.Code.Info().Text
 	case t.State == client.Stored:
-		out.State, out.Reason = stateStored, "the broker does not answer"
+		out.State, out.Reason = stateStored, brokerAway
 	}
 	return out
 }
@@ -214,12 +214,24 @@ func (a *app) showSent(sent *client.Sent) {
 		}
 		a.printf("%s\n", describeTarget(g[0], now))
 	}
+	if slices.ContainsFunc(sent.Targets, func(t client.SentTarget) bool { return t.State == client.Stored }) {
+		a.printf("%s\n", a.whenAway())
+	}
 	if !sent.ID.IsZero() {
 		a.printf("id %s\n", sent.ID)
 	}
 }
 
-const whenAway = "the broker does not answer; it goes out with the next claudemesh command or agent that connects"
+// brokerAway is why a message is stored here.
+const brokerAway = "the broker does not answer"
+
+// whenAway says who carries what is stored here.
+func (a *app) whenAway() string {
+	if p, err := a.profile(); err == nil && p.Running() {
+		return "an agent of this machine is running and sends it when the broker is back"
+	}
+	return "no claudemesh process is running here: it goes out with the next command or agent that connects"
+}
 
 // describeTarget is one recipient in a sentence.
 func describeTarget(t client.SentTarget, now time.Time) string {
@@ -230,7 +242,7 @@ func describeTarget(t client.SentTarget, now time.Time) string {
 	case s.State == stateRefused:
 		return "refused for " + s.Name + ": " + s.Reason
 	case s.State == stateStored:
-		return "stored here for " + s.Name + ": " + whenAway
+		return "stored here for " + s.Name + ": " + brokerAway
 	case s.Online:
 		return "accepted by the broker for " + s.Name + " (online)"
 	}
@@ -257,7 +269,7 @@ func describeGroup(target string, all []client.SentTarget) string {
 		parts = append(parts, part)
 	}
 	if n[stateStored] > 0 {
-		parts = append(parts, "stored here for "+plural(n[stateStored], "peer")+": "+whenAway)
+		parts = append(parts, "stored here for "+plural(n[stateStored], "peer")+": "+brokerAway)
 	}
 	if n[stateRefused] > 0 {
 		parts = append(parts, "refused for "+plural(n[stateRefused], "peer"))
