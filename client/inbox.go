@@ -184,7 +184,7 @@ func (c *Client) standing(ctx context.Context, k *conn, p *wire.Push, member Key
 
 // notFault hides a fault of our own request, which is no reason to refuse the message.
 func notFault(err error) error {
-	return fmt.Errorf("membership: %s", err.Error()) //nolint:errorlint // on purpose not wrapped
+	return fmt.Errorf("membership: %s", err.Error()) // on purpose not wrapped
 }
 
 // checkGeneration: a sender that knows of a newer mesh key than the broker will show

@@ -348,7 +348,7 @@ func (c *Client) buildRemoval(signer trust.SecretKey, member Key, reason string)
 // this client may: it signs the removal again, with a key.
 func (c *Client) rekey(ctx context.Context, k *conn) error {
 	if _, err := c.signer(); err != nil || c.role == Observer {
-		return nil //nolint:nilerr // a plain member leaves it to the next admin
+		return nil // a plain member leaves it to the next admin
 	}
 	c.mu.Lock()
 	left := c.roster.Unkeyed()

@@ -203,7 +203,7 @@ func (c *Client) newHeader(m Message, to []resolved, multi bool) seal.Header {
 }
 
 func newID() (id ID) {
-	rand.Read(id[:]) //nolint:errcheck // crypto/rand.Read never fails
+	rand.Read(id[:]) // crypto/rand.Read never fails
 	return id
 }
 

@@ -15,7 +15,7 @@ func diskUsage(file string) (int, error) {
 	if err := unix.Statfs(filepath.Dir(file), &s); err != nil {
 		return 0, err
 	}
-	used := uint64(s.Blocks) - uint64(s.Bfree) //nolint:unconvert // types differ by system
+	used := uint64(s.Blocks) - uint64(s.Bfree) // types differ by system
 	total := used + uint64(s.Bavail)
 	if total == 0 {
 		return 0, nil

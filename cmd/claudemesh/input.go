@@ -135,7 +135,7 @@ func (a *app) terminal() (fd int, ok bool) {
 func (a *app) input(ctx context.Context) io.Reader { return interruptible{ctx, a.in} }
 
 type interruptible struct {
-	ctx context.Context //nolint:containedctx // a reader has no other way to hear of it
+	ctx context.Context // a reader has no other way to hear of it
 	r   io.Reader
 }
 

@@ -51,7 +51,7 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	defer release() //nolint:errcheck // the process ends
+	defer release() // the process ends
 	log := a.logger(slog.LevelWarn)
 	f := &fleet{profile: p, box: box, log: log, cwd: cwd, label: label}
 	if err := f.update(ctx); err != nil {

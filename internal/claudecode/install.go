@@ -46,7 +46,7 @@ func Install(ctx context.Context, path string, add, server []string) (string, er
 		if registered(have) == strings.Join(server, " ") {
 			return "Claude Code has it already", nil
 		}
-		return "", fmt.Errorf("Claude Code has a server called %s that runs %q", ServerName, registered(have)) //nolint:staticcheck // a name
+		return "", fmt.Errorf("a server called %s that runs %q is there in Claude Code", ServerName, registered(have))
 	}
 	if ctx.Err() != nil {
 		return "", ctx.Err()

@@ -171,7 +171,7 @@ func (d *disk) read(ctx context.Context, do func(*tx) error) error {
 	if err != nil {
 		return translate(err)
 	}
-	defer stx.Rollback() //nolint:errcheck // nothing was written
+	defer stx.Rollback() // nothing was written
 	// Prepared on the transaction's own connection: asking the pool for another
 	// one while holding this one would deadlock when all are held so.
 	return translate(do(&tx{ctx: ctx, prepare: func(q string) (*sql.Stmt, error) { return stx.PrepareContext(ctx, q) }}))

@@ -5,7 +5,6 @@ package meshtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -186,5 +185,5 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Fatal(fmt.Sprintf("not within 10 s: %s", what))
+	t.Fatalf("not within 10 s: %s", what)
 }

@@ -151,7 +151,7 @@ func Group(h Header, c Content, s Sender, to []GroupRecipient) (Sealed, error) {
 		return Sealed{}, err
 	}
 	var key [32]byte
-	rand.Read(key[:]) //nolint:errcheck // crypto/rand.Read never fails
+	rand.Read(key[:]) // crypto/rand.Read never fails
 	n := newNonce()
 	out := Sealed{Nonce: n[:], Ciphertext: secretbox.Seal(nil, plain, n, &key)}
 	hash := bodyHash(h.ID, out.Nonce, out.Ciphertext)

@@ -153,7 +153,7 @@ func TestHostileBroker(t *testing.T) {
 	}
 }
 
-func randomKey() (k [32]byte) { rand.Read(k[:]); return k } //nolint:errcheck // never fails
+func randomKey() (k [32]byte) { rand.Read(k[:]); return k } // never fails
 
 // keyOf opens bob's wrap: what every recipient of a group message knows.
 func keyOf(t *testing.T, p *wire.Push) [32]byte {

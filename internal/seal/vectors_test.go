@@ -146,7 +146,7 @@ func TestFrozen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(frozenFile, append(b, '\n'), 0o644); err != nil { //nolint:gosec // testdata
+		if err := os.WriteFile(frozenFile, append(b, '\n'), 0o644); err != nil { // testdata
 			t.Fatal(err)
 		}
 	}

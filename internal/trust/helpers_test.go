@@ -123,7 +123,7 @@ func golden[T any](t *testing.T, file string, v T) (out T) {
 	}
 	b = append(b, '\n')
 	if *update {
-		if err := os.WriteFile(file, b, 0o644); err != nil { //nolint:gosec // testdata
+		if err := os.WriteFile(file, b, 0o644); err != nil { // testdata
 			t.Fatal(err)
 		}
 	}

@@ -26,7 +26,7 @@ type SecretKey struct {
 // NewSecretKey draws a fresh key.
 func NewSecretKey() SecretKey {
 	var seed [32]byte
-	rand.Read(seed[:]) //nolint:errcheck // crypto/rand.Read never fails
+	rand.Read(seed[:]) // crypto/rand.Read never fails
 	return SecretKeyFromSeed(seed)
 }
 

@@ -139,7 +139,9 @@ func TestSecretDerivations(t *testing.T) {
 			}
 		}
 	}
-	if NewSecret() == NewSecret() || NewSecretKey().Seed() == NewSecretKey().Seed() {
+	first, second := NewSecret(), NewSecret()
+	one, other := NewSecretKey().Seed(), NewSecretKey().Seed()
+	if first == second || one == other {
 		t.Error("two draws are the same")
 	}
 }

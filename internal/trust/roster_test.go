@@ -11,17 +11,6 @@ import (
 // event is one statement that a roster is told.
 type event func(r *Roster) error
 
-func joins(names ...string) event {
-	return func(r *Roster) error {
-		for _, n := range names {
-			if _, err := r.Add(certificates()[n]); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
 func removes(signer, member string, m Removal) event {
 	return func(r *Roster) error { _, err := r.AddRemoval(removal(signer, member, m)); return err }
 }

@@ -34,7 +34,7 @@ func TestGoldenFrames(t *testing.T) {
 	}
 	const file = "testdata/frames.json"
 	if *update {
-		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil { //nolint:gosec // testdata
+		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil { // testdata
 			t.Fatal(err)
 		}
 	}
