@@ -34,6 +34,9 @@ func OpenMailbox(ctx context.Context, path string) (Mailbox, error) { return mai
 // keep their own books, and for load generators.
 func MemoryMailbox() Mailbox { return mailbox.NewMemory() }
 
+// Push is a delivery as the broker hands it over: sealed.
+type Push = wire.Push
+
 // Role is what a client is on its mesh.
 type Role = wire.Role
 
@@ -57,7 +60,14 @@ type Options struct {
 	Card        Card    // what this peer says of itself
 	Mailbox     Mailbox // default MemoryMailbox()
 	Logger      *slog.Logger
-	Now         func() time.Time
+	// Hold keeps what is sent in the outbox until Release lets it go, message by
+	// message: for gateways that pace themselves, and for load generators.
+	Hold bool
+	// Unopened takes pushes as they are, before they are opened, stored or
+	// verified; each is acknowledged when it returns nil. Nothing is received
+	// otherwise. It is for relays and load generators; it must not block for long.
+	Unopened func(*Push) error
+	Now      func() time.Time
 }
 
 // Client is one peer on one mesh. Its methods may be called concurrently.
@@ -77,9 +87,12 @@ type Client struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	kick    chan struct{} // the outbox has something
-	offset  atomic.Int64  // server's clock minus ours, ms
-	syncing sync.Mutex    // one membership sync at a time
-	listing sync.Mutex    // one listing of peers at a time
+	hold    bool
+	allowed atomic.Int64 // messages that may leave a held outbox
+	relay   func(*Push) error
+	offset  atomic.Int64 // server's clock minus ours, ms
+	syncing sync.Mutex   // one membership sync at a time
+	listing sync.Mutex   // one listing of peers at a time
 
 	mu                          sync.Mutex // guards the following
 	roster                      *trust.Roster
@@ -114,6 +127,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 		keys: map[uint64][32]byte{}, peers: map[Key]*Peer{}, shared: map[sharedID]*seal.Shared{}, vouches: map[vouched]bool{},
 		kick: make(chan struct{}, 1), changed: make(chan struct{}), member: o.Membership.memberKey(),
 	}
+	c.hold, c.relay = o.Hold, o.Unopened
 	if c.role == "" {
 		c.role = Session
 	}

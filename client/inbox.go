@@ -64,6 +64,13 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 	var from []*wire.Push
 	var acks []int64
 	for _, p := range batch {
+		if c.relay != nil {
+			if err := c.relay(p); err != nil {
+				return err
+			}
+			acks = append(acks, p.Delivery)
+			continue
+		}
 		o, err := c.openPush(ctx, k, p)
 		if f := new(wire.Fault); errors.As(err, &f) {
 			k.nack(p, f.Code)

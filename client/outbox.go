@@ -66,6 +66,24 @@ func (c *Client) withheldNow() error {
 	return c.withheld
 }
 
+// Release lets n more messages of a held outbox (Options.Hold) go.
+func (c *Client) Release(n int) {
+	c.allowed.Add(int64(n))
+	c.poke()
+}
+
+// allow reports whether one more message may leave, and counts it.
+func (c *Client) allow() bool {
+	if !c.hold {
+		return true
+	}
+	if c.allowed.Add(-1) < 0 {
+		c.allowed.Add(1)
+		return false
+	}
+	return true
+}
+
 // flight is one message on its way to the broker.
 type flight struct {
 	out   mailbox.Outgoing
@@ -96,8 +114,11 @@ func (l *lane) next(ctx context.Context) (out mailbox.Outgoing, ok bool, err err
 			l.done = len(l.page) < drainPage
 			continue
 		}
-		out, l.page = l.page[0], l.page[1:]
-		l.after = out.Number
+		out = l.page[0]
+		if out.Expires > l.c.clock() && !l.c.allow() {
+			return out, false, nil
+		}
+		l.page, l.after = l.page[1:], out.Number
 		if out.Expires > l.c.clock() {
 			return out, true, nil
 		}

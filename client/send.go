@@ -162,7 +162,9 @@ func (c *Client) Send(ctx context.Context, m Message) (*Sent, error) {
 		return nil, err
 	}
 	c.poke()
-	c.awaitAccept(ctx, id)
+	if !c.hold {
+		c.awaitAccept(ctx, id)
+	}
 	return c.sent(ctx, id, to, failed)
 }
 

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"database/sql"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -145,8 +146,9 @@ func TestFirstStart(t *testing.T) {
 			t.Errorf("%s holds the token", f)
 		}
 	}
-	if err := s.found("wrong"); err == nil {
-		t.Error("a wrong token founds")
+	unauthorized := wire.Faultf(wire.CodeUnauthorized, "")
+	if err := s.found("wrong"); !errors.Is(err, unauthorized) {
+		t.Errorf("wrong token: %v", err)
 	}
 	if err := s.found(token); err != nil {
 		t.Error(err)
@@ -157,8 +159,8 @@ func TestFirstStart(t *testing.T) {
 	if code != 0 || len(fresh) < 20 {
 		t.Fatalf("reset: %d %s", code, errs)
 	}
-	if err := s.found(token); err == nil {
-		t.Error("the old token founds")
+	if err := s.found(token); !errors.Is(err, unauthorized) {
+		t.Errorf("the old token: %v", err)
 	}
 	if err := s.found(fresh); err != nil {
 		t.Error(err)

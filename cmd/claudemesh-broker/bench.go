@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/bench"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// benchLimits are raised for a broker under load; they are printed with the figures.
+var benchLimits = []string{
+	"--sends-per-minute=1000000000", "--send-burst=1000000000", "--bytes-per-minute=1000000000000",
+	"--queue-messages=10000000", "--queue-bytes=100000000000", "--mesh-messages=10000000", "--mesh-bytes=100000000000",
+	"--preauth-per-address=1000", "--disk-high-water=100",
+}
+
+func benchCommand() *cli.Command {
+	return &cli.Command{
+		Name: "bench", Usage: "measure a broker with real peers and real envelopes",
+		Description: `Starts a broker on a temporary file, with raised limits, in a process of its own,
+connects peers to it and prints what it does. With --url and --link the load goes to
+a broker that runs already; its CPU and memory are then not seen.
+
+EXAMPLE
+   claudemesh-broker bench
+   claudemesh-broker bench --mode storm --peers 100 --messages 300 --window 32 --json`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "mode", Value: "pingpong,serial,storm,open,fanout", Usage: "`MODES`, with commas: " + strings.Join(bench.Modes, ", ")},
+			&cli.IntFlag{Name: "peers", Value: 100, Usage: "connected sessions"},
+			&cli.IntFlag{Name: "messages", Value: 300, Usage: "messages of each"},
+			&cli.IntFlag{Name: "window", Value: 32, Usage: "unacknowledged messages of each"},
+			&cli.IntFlag{Name: "size", Value: 400, Usage: "bytes of a message"},
+			&cli.IntFlag{Name: "rate", Value: 2000, Usage: "messages/s of mode open"},
+			&cli.DurationFlag{Name: "open-for", Value: 20 * time.Second, Usage: "how long mode open lasts"},
+			&cli.StringFlag{Name: "seal", Value: "pre", Usage: "pre: envelopes are sealed before the clock starts; live: sealing and opening are measured too"},
+			&cli.StringFlag{Name: "inbox", Value: "memory", Usage: "memory or disk: where the load's peers keep their mailboxes"},
+			&cli.StringFlag{Name: "url", Usage: "load the broker at `URL` instead of one of its own"},
+			&cli.StringFlag{Name: "link", Usage: "an invite link to a mesh there (better in the environment than here)", Sources: cli.EnvVars("CLAUDEMESH_BENCH_LINK")},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object"},
+		},
+		Action: runBench,
+	}
+}
+
+func runBench(ctx context.Context, c *cli.Command) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	modes := strings.Split(c.String("mode"), ",")
+	for _, m := range modes {
+		if !slices.Contains(bench.Modes, m) {
+			return fmt.Errorf("unknown mode %q; %w", m, errUsage)
+		}
+	}
+	o := bench.Options{
+		Peers: c.Int("peers"), Messages: c.Int("messages"), Window: c.Int("window"), Size: c.Int("size"), Rate: c.Int("rate"),
+		OpenFor: c.Duration("open-for"), Live: c.String("seal") == "live", Progress: c.Root().ErrWriter,
+	}
+	if o.Peers < 2 || o.Messages < 1 || o.Window < 1 || o.Size < 1 || o.Size > wire.MaxBodyBytes || o.Rate < 1 {
+		return fmt.Errorf("bench needs two peers or more, a message, a window, a rate, and a size of at most %d; %w", wire.MaxBodyBytes, errUsage)
+	}
+	dir, err := os.MkdirTemp("", "claudemesh-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if c.String("inbox") == "disk" {
+		o.Disk = dir
+	}
+	var results []bench.Result
+	for _, m := range modes {
+		r, err := benchOnce(ctx, c, o, m, dir)
+		results = append(results, r...)
+		if err != nil {
+			return errors.Join(err, printBench(c, results))
+		}
+	}
+	return printBench(c, results)
+}
+
+// benchOnce runs one mode, on a fresh broker unless --url names one.
+func benchOnce(ctx context.Context, c *cli.Command, o bench.Options, mode, dir string) ([]bench.Result, error) {
+	if url := c.String("url"); url != "" {
+		inv, err := client.LookUp(ctx, c.String("link"), true)
+		if err != nil {
+			return nil, err
+		}
+		if o.Membership, err = inv.Join(ctx, fmt.Sprintf("bench-%d", time.Now().UnixNano()%1e9)); err != nil {
+			return nil, err
+		}
+		o.Membership.Broker = url
+		return bench.Run(ctx, mode, o)
+	}
+	b, url, err := startBroker(ctx, filepath.Join(dir, mode+".db"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = b.Process.Signal(os.Interrupt); _ = b.Wait() }()
+	if o.Membership, err = client.Found(ctx, url, "", "bench", "bench"); err != nil {
+		return nil, err
+	}
+	base := strings.TrimSuffix(strings.Replace(url, "ws", "http", 1), wire.PathWS)
+	o.Broker = bench.Process{PID: b.Process.Pid, Metrics: base + "/metrics"}
+	return bench.Run(ctx, mode, o)
+}
+
+// startBroker starts this very program as a broker and waits until it listens.
+func startBroker(ctx context.Context, db string) (*exec.Cmd, string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	cmd := exec.CommandContext(ctx, self, append([]string{"--db", db, "--listen", "127.0.0.1:0", "--open", "--log-level", "error"}, benchLimits...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, "", err
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if url, ok := strings.CutPrefix(lines.Text(), "listening on "); ok {
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			return cmd, url, nil
+		}
+	}
+	return nil, "", errors.Join(errors.New("the broker did not start"), cmd.Wait())
+}
+
+func printBench(c *cli.Command, results []bench.Result) error {
+	out := c.Root().Writer
+	if c.Bool("json") {
+		raw, err := wire.Marshal(map[string]any{"limits": benchLimits, "results": results})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(out, "%s\n", raw)
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "MODE\tPEERS\tMESSAGES\tACCEPTED/S\tDELIVERED/S\tP50\tP95\tP99 MS\tACK P50\tP99 MS\tCPU US/MSG\tPEAK MIB")
+	for _, r := range results {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\n", r.Mode, r.Peers, r.Messages,
+			r.AcceptedPerSecond, r.DeliveredPerSecond, r.LatencyMs.P50, r.LatencyMs.P95, r.LatencyMs.P99,
+			r.AckLatencyMs.P50, r.AckLatencyMs.P99, r.BrokerCPUMicros, float64(r.BrokerPeakRSS)/(1<<20))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, r := range results {
+		for _, f := range r.Extra {
+			fmt.Fprintf(out, "%s: %s %.1f %s\n", r.Mode, f.Name, f.Value, f.Unit)
+		}
+	}
+	_, err := fmt.Fprintf(out, "limits: %s\n", strings.Join(benchLimits, " "))
+	return err
+}
