@@ -209,7 +209,7 @@ func (b *Broker) waitConns(ctx context.Context) {
 
 func randomID() string {
 	var b [8]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails
+	rand.Read(b[:]) // crypto/rand.Read never fails
 	return hex.EncodeToString(b[:])
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -36,19 +35,26 @@ type conn struct {
 	lastPing atomic.Int64
 	writing  atomic.Int64 // Unix ms since when a write is under way; 0 = none
 	closed   atomic.Bool
-	clean    atomic.Bool // the peer ended it with a close frame
+	clean    atomic.Bool  // the peer ended it with a close frame
+	ending   atomic.Int32 // a close code: sent after what is queued; nothing more is handled
+
+	ctx    context.Context // of reads and writes; its end cuts the socket
+	cancel context.CancelFunc
 
 	// Guarded by mesh.mu.
 	serves   []*peer
 	leases   map[int64]*lease
 	inFlight int // bytes of the leased deliveries
 	watches  bool
+	listing  bool // a list of peers is under way: news waits
 	news     map[*peer]wire.PresenceEvent
 }
 
 // lease is one delivery in flight on a connection.
 type lease struct {
+	conn     *conn
 	peer     *peer
+	settling bool // its outcome is on its way to the disk
 	delivery int64
 	sender   PeerID
 	id       wire.ID
@@ -73,6 +79,8 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 		b: b, id: randomID(), address: address, leases: map[int64]*lease{},
 		out: wire.NewQueue(l.OutFrames, l.OutBytes, l.OutMax),
 	}
+	c.ctx, c.cancel = context.WithCancel(b.ctx)
+	defer c.cancel()
 	alive := func() { c.lastRead.Store(b.cfg.Now().UnixMilli()) }
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		CompressionMode: websocket.CompressionDisabled, // ciphertext does not compress
@@ -87,9 +95,13 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 	alive()
 	b.mu.Lock()
 	b.conns[c] = struct{}{}
-	b.mu.Unlock()
 	b.wg.Add(1)
+	late := b.stopping.Load() // Shutdown may not have seen this one
+	b.mu.Unlock()
 	defer b.wg.Done()
+	if late {
+		c.closeSoon(wire.CloseGoingAway)
+	}
 	c.serve()
 	b.mu.Lock()
 	delete(b.conns, c)
@@ -99,10 +111,10 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 // serve runs the handshake, then reads until the connection ends.
 func (c *conn) serve() {
 	defer func() { _ = c.ws.CloseNow() }()
-	err := c.handshake()
+	req, err := c.handshake()
 	c.b.gate.leave(c.address)
 	if err != nil {
-		c.refuse(err)
+		c.refuse(req, err)
 		return
 	}
 	var writer sync.WaitGroup
@@ -115,8 +127,15 @@ func (c *conn) serve() {
 	c.mesh.leave(c)
 }
 
+// errDropped says that a socket ended before its hello could be answered.
+var errDropped = errors.New("dropped")
+
 // refuse answers a failed handshake with an error frame and a close code.
-func (c *conn) refuse(err error) {
+func (c *conn) refuse(req string, err error) {
+	if errors.Is(err, errDropped) {
+		c.b.metrics.preAuthDropped.Inc()
+		return
+	}
 	f, code := asFault(err), wire.CloseBadHello
 	switch f.Code {
 	case wire.CodeUnknownMesh, wire.CodeUnknownMember:
@@ -130,17 +149,15 @@ func (c *conn) refuse(err error) {
 	case wire.CodeInternal, wire.CodeStorageFull:
 		code = wire.CloseSlow
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
-		c.b.metrics.preAuthDropped.Inc()
-		return
-	}
-	if raw, err := wire.Append(nil, f.Frame("")); err == nil {
-		ctx, cancel := context.WithTimeout(c.b.ctx, time.Second)
+	if raw, err := wire.Append(nil, f.Frame(req)); err == nil {
+		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
 		_ = c.ws.Write(ctx, websocket.MessageText, raw)
 		cancel()
 	}
 	c.b.log.Info("hello refused", "code", f.Code, "conn", c.id)
+	stop := time.AfterFunc(time.Second, c.cancel) // a stranger is not waited for long
 	_ = c.ws.Close(closeStatus(code), code.Info().Reason)
+	stop.Stop()
 }
 
 // close ends the connection with one of our codes.
@@ -152,6 +169,13 @@ func (c *conn) close(code wire.CloseCode) {
 	_ = c.ws.Close(closeStatus(code), code.Info().Reason)
 }
 
+// finish closes the connection once what is queued for it is written. Nothing
+// more that it sends is handled.
+func (c *conn) finish(code wire.CloseCode) {
+	c.ending.CompareAndSwap(0, int32(code))
+	c.out.Finish()
+}
+
 // closeSoon is close for callers that may not wait for the peer.
 func (c *conn) closeSoon(code wire.CloseCode) { c.b.wg.Go(func() { c.close(code) }) }
 
@@ -161,7 +185,7 @@ func (c *conn) read() {
 	var buf bytes.Buffer
 	for {
 		c.out.Wait() // a peer that does not read is not read from
-		t, r, err := c.ws.Reader(c.b.ctx)
+		t, r, err := c.ws.Reader(c.ctx)
 		if err == nil {
 			buf.Reset()
 			_, err = buf.ReadFrom(r)
@@ -172,6 +196,9 @@ func (c *conn) read() {
 			return
 		}
 		c.lastRead.Store(c.b.cfg.Now().UnixMilli())
+		if c.over() {
+			continue // until the close handshake is through
+		}
 		if t != websocket.MessageText {
 			c.send(wire.Faultf(wire.CodeBadFrame, "frames are text").Frame(""))
 			continue
@@ -183,16 +210,23 @@ func (c *conn) read() {
 	}
 }
 
+// over reports whether frames of this connection are ignored: it is being closed.
+func (c *conn) over() bool { return c.closed.Load() || c.ending.Load() != 0 }
+
 // write sends what has gathered since the last write, never waiting for more.
 func (c *conn) write() {
+	defer c.out.End() // the reader may wait for room
 	var buf []byte
 	for {
 		var ok bool
 		if buf, ok = c.out.Take(buf[:0], c.b.cfg.Limits.MessageBytes); !ok {
+			if code := c.ending.Load(); code != 0 {
+				c.close(wire.CloseCode(code))
+			}
 			return
 		}
 		c.writing.Store(c.b.cfg.Now().UnixMilli())
-		err := c.ws.Write(c.b.ctx, websocket.MessageText, buf)
+		err := c.ws.Write(c.ctx, websocket.MessageText, buf)
 		c.writing.Store(0)
 		if err != nil {
 			_ = c.ws.CloseNow()
@@ -216,6 +250,6 @@ func (c *conn) send(f wire.Frame) {
 		return
 	}
 	if !c.out.Put(raw) && !c.closed.Load() {
-		c.closeSoon(wire.CloseSlow)
+		c.b.wg.Go(c.cut)
 	}
 }

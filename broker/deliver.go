@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -38,15 +39,15 @@ func (m *mesh) arrived(msg *Message, sender *peer, first int64) {
 // false when the connection's window is closed. mesh.mu is held.
 func (m *mesh) push(p *peer, d Delivery, sender *peer) bool {
 	c, l := p.conn, m.b.cfg.Limits
-	if c.leases[d.Number] != nil {
-		return true // a page and an arrival met
+	if m.leaseOf(p, d.Number) != nil {
+		return true // a page and an arrival met, or the mailbox's last taker has it
 	}
 	size := int64(len(d.Nonce) + len(d.Ciphertext) + len(d.Wrap))
 	if len(c.leases) >= l.Window || (c.inFlight > 0 && c.inFlight+int(size) > l.WindowBytes) || !c.out.Roomy() {
 		return false
 	}
 	c.leases[d.Number] = &lease{
-		peer: p, delivery: d.Number, sender: d.Sender, id: d.ID, size: size,
+		conn: c, peer: p, delivery: d.Number, sender: d.Sender, id: d.ID, size: size,
 		deadline: m.b.cfg.Now().Add(l.Lease),
 	}
 	c.inFlight += int(size)
@@ -59,14 +60,42 @@ func (m *mesh) push(p *peer, d Delivery, sender *peer) bool {
 	return true
 }
 
-// release ends a lease without an outcome. mesh.mu is held.
-func (c *conn) release(delivery int64) *lease {
-	l := c.leases[delivery]
-	if l != nil {
-		delete(c.leases, delivery)
+// leaseOf returns the lease of a delivery to p. A member's own mailbox may have
+// leases at a connection that took its pushes before. mesh.mu is held.
+func (m *mesh) leaseOf(p *peer, delivery int64) *lease {
+	if p.conn != nil {
+		if l := p.conn.leases[delivery]; l != nil {
+			return l
+		}
+	}
+	if p.key == p.member {
+		for c := range m.conns {
+			if l := c.leases[delivery]; l != nil {
+				return l
+			}
+		}
+	}
+	return nil
+}
+
+// release ends a lease. mesh.mu is held.
+func (l *lease) release() {
+	if c := l.conn; c.leases[l.delivery] == l {
+		delete(c.leases, l.delivery)
 		c.inFlight -= int(l.size)
 	}
-	return l
+}
+
+// requeue has a delivery that was leased read and pushed again, and returns the
+// connection to pump for that, if any. mesh.mu is held.
+func (l *lease) requeue() *conn {
+	l.release()
+	if l.peer.conn != nil && l.peer.phase == live {
+		l.peer.phase = behind
+	} else {
+		l.peer.again = true
+	}
+	return l.peer.conn
 }
 
 // pump starts reading pages for c's mailboxes that are behind, as far as its
@@ -92,6 +121,7 @@ func (m *mesh) fill(p *peer, c *conn) {
 	for {
 		m.mu.Lock()
 		limit := m.b.cfg.Limits.Window + len(c.leases) + 1
+		p.ended = nil
 		m.mu.Unlock()
 		rows, err := m.b.store.Queued(m.b.ctx, p.id, limit)
 		m.mu.Lock()
@@ -110,6 +140,9 @@ func (m *mesh) fill(p *peer, c *conn) {
 		open, orphans := true, []Delivery(nil)
 		for _, d := range rows {
 			sender := m.byID[d.Sender]
+			if slices.Contains(p.ended, d.Number) {
+				continue
+			}
 			if sender == nil {
 				orphans = append(orphans, d)
 			} else if open = m.push(p, d, sender); !open {
@@ -185,7 +218,8 @@ func (c *conn) settle(deliveries []int64, state wire.State, code wire.Code) {
 	rows := make([]Settlement, 0, len(deliveries))
 	m.mu.Lock()
 	for _, d := range deliveries {
-		if l := c.release(d); l != nil {
+		if l := c.leases[d]; l != nil && !l.settling {
+			l.settling = true // it stays leased, or a page read before the commit would push it again
 			leases = append(leases, l)
 			rows = append(rows, Settlement{Delivery: d, Recipient: l.peer.id, State: state, Code: code, At: now})
 		}
@@ -194,30 +228,38 @@ func (c *conn) settle(deliveries []int64, state wire.State, code wire.Code) {
 	if len(rows) == 0 {
 		return
 	}
-	c.b.store.Settle(rows, func(settled []bool, err error) { m.settled(c, leases, rows, settled, err) })
-	m.pump(c)
+	c.b.store.Settle(rows, func(settled []bool, err error) { m.settled(leases, rows, settled, err) })
 }
 
 // settled tells senders and quotas once a settlement is on disk.
-func (m *mesh) settled(c *conn, leases []*lease, rows []Settlement, done []bool, err error) {
-	if err != nil { // they stay queued, and come again after a reconnect
+func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err error) {
+	if err != nil { // they stay leased, and come again when that ends
 		m.b.log.Error("deliveries do not settle", "error", err)
 		m.mu.Lock()
 		for _, l := range leases {
-			if l.peer.conn == c {
-				l.peer.phase = behind
-			}
+			l.settling = false
 		}
 		m.mu.Unlock()
 		return
+	}
+	conns := map[*conn]bool{}
+	m.mu.Lock()
+	for i, l := range leases {
+		l.release()
+		l.peer.end(l.delivery)
+		conns[l.conn] = true
+		if done[i] {
+			m.account(l.peer, l.sender, -1, -l.size)
+		}
+	}
+	m.mu.Unlock()
+	for c := range conns {
+		m.pump(c)
 	}
 	for i, l := range leases {
 		if !done[i] {
 			continue
 		}
-		m.mu.Lock()
-		m.account(l.peer, l.sender, -1, -l.size)
-		m.mu.Unlock()
 		if rows[i].State == wire.StateBounced {
 			m.b.metrics.bounced(rows[i].Code, 1)
 		} else {
@@ -232,47 +274,46 @@ func (m *mesh) settled(c *conn, leases []*lease, rows []Settlement, done []bool,
 func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 	m.mu.Lock()
 	var late []*lease
-	var conns []*conn
+	var ids []int64
 	for c := range m.conns {
-		n := len(late)
 		for _, l := range c.leases {
-			if now.After(l.deadline) {
-				late = append(late, l)
+			if !l.settling && now.After(l.deadline) {
+				l.deadline = now.Add(m.b.cfg.Limits.Lease) // once, whatever becomes of it here
+				late, ids = append(late, l), append(ids, l.delivery)
 			}
-		}
-		for _, l := range late[n:] {
-			c.release(l.delivery)
-			if l.peer.conn == c && l.peer.phase == live {
-				l.peer.phase = behind
-			} else if l.peer.conn == c {
-				l.peer.again = true
-			}
-		}
-		if len(late) > n {
-			conns = append(conns, c)
 		}
 	}
 	m.mu.Unlock()
 	if len(late) == 0 {
 		return
 	}
-	ids := make([]int64, len(late))
-	for i, l := range late {
-		ids[i] = l.delivery
-	}
 	counts, err := m.b.store.Retry(ctx, ids)
 	if err != nil {
 		m.b.log.Error("attempts are not counted", "error", err)
 		counts = make([]int, len(late))
 	}
+	var dead []*lease
+	var rows []Settlement
+	conns := map[*conn]bool{}
+	m.mu.Lock()
 	for i, l := range late {
-		if counts[i] < m.b.cfg.Limits.Attempts {
-			continue
+		switch {
+		case l.settling || l.conn.leases[l.delivery] != l: // answered meanwhile
+		case counts[i] >= m.b.cfg.Limits.Attempts:
+			l.settling = true
+			dead = append(dead, l)
+			rows = append(rows, Settlement{Delivery: l.delivery, Recipient: l.peer.id, State: wire.StateBounced, Code: wire.CodeUndeliverable, At: now})
+		default:
+			if c := l.requeue(); c != nil {
+				conns[c] = true
+			}
 		}
-		rows := []Settlement{{Delivery: l.delivery, Recipient: l.peer.id, State: wire.StateBounced, Code: wire.CodeUndeliverable, At: now}}
-		m.b.store.Settle(rows, func(done []bool, err error) { m.settled(nil, []*lease{l}, rows, done, err) })
 	}
-	for _, c := range conns {
+	m.mu.Unlock()
+	if len(rows) > 0 {
+		m.b.store.Settle(rows, func(done []bool, err error) { m.settled(dead, rows, done, err) })
+	}
+	for c := range conns {
 		m.pump(c)
 	}
 }

@@ -45,6 +45,9 @@ func (c *conn) dispatchAll(msg []byte) {
 		return
 	}
 	for _, raw := range frames {
+		if c.over() {
+			return
+		}
 		c.dispatch(raw)
 	}
 }
@@ -61,14 +64,10 @@ func (c *conn) dispatch(raw []byte) {
 		c.answer(req, err)
 		return
 	}
-	req := ""
-	if r, ok := f.(wire.Request); ok {
-		req = r.RequestID()
-	}
 	defer func() {
 		if v := recover(); v != nil {
 			c.b.log.Error("handler panicked", "type", f.Type(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			c.answer(req, errors.New("panic"))
+			c.answer(requestID(raw), errors.New("panic"))
 		}
 	}()
 	h, ok := handlers[f.Type()]
@@ -81,8 +80,17 @@ func (c *conn) dispatch(raw []byte) {
 		err = h.serve(c.b.ctx, c, f)
 	}
 	if err != nil {
-		c.answer(req, err)
+		c.answer(requestID(raw), err)
 	}
+}
+
+// requestID reads the id that an error echoes, also from frames whose type has none.
+func requestID(raw []byte) string {
+	var head wire.Req
+	if wire.Unmarshal(raw, &head) != nil {
+		return ""
+	}
+	return head.ReqID
 }
 
 func (c *conn) answer(req string, err error) {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,7 +100,9 @@ func (g *gate) sweep() {
 func (b *Broker) address(r *http.Request) netip.Prefix {
 	host := r.RemoteAddr
 	if h := b.cfg.ClientIPHeader; h != "" && r.Header.Get(h) != "" {
-		host = r.Header.Get(h)
+		list := r.Header.Values(h) // the proxy's own word is the last
+		host = list[len(list)-1]
+		host = strings.TrimSpace(host[strings.LastIndexByte(host, ',')+1:])
 	} else if s, _, err := net.SplitHostPort(host); err == nil {
 		host = s
 	}

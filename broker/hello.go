@@ -13,43 +13,45 @@ import (
 )
 
 // handshake challenges the socket, reads its hello and registers the
-// connection. Nothing in it is decided by time but its own deadline.
-func (c *conn) handshake() error {
-	ctx, cancel := context.WithTimeout(c.b.ctx, c.b.cfg.Limits.HelloTimeout)
-	defer cancel()
+// connection. Nothing in it is decided by time but its own deadline. It returns
+// the id of the hello, which a refusal echoes.
+func (c *conn) handshake() (req string, err error) {
+	defer time.AfterFunc(c.b.cfg.Limits.HelloTimeout, c.cut).Stop()
 	c.ws.SetReadLimit(wire.MaxHelloBytes)
 	var nonce wire.Nonce32
-	rand.Read(nonce[:]) //nolint:errcheck // crypto/rand.Read never fails
+	rand.Read(nonce[:]) // crypto/rand.Read never fails
 	challenge := &wire.Challenge{V: wire.Version, Nonce: nonce, BrokerPubkey: c.b.PublicKey(), Sig: trust.SignChallenge(c.b.key, nonce)}
 	raw, err := wire.Append(nil, challenge)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := c.ws.Write(ctx, websocket.MessageText, raw); err != nil {
-		return err
+	if err := c.ws.Write(c.ctx, websocket.MessageText, raw); err != nil {
+		return "", errDropped
 	}
-	_, msg, err := c.ws.Read(ctx)
+	t, msg, err := c.ws.Read(c.ctx)
 	if err != nil {
-		return err
+		return "", errDropped
+	}
+	if t != websocket.MessageText {
+		return "", wire.Faultf(wire.CodeBadFrame, "frames are text")
 	}
 	f, err := wire.Decode(msg)
 	if err != nil {
-		return err
+		return requestID(msg), err
 	}
 	h, ok := f.(*wire.Hello)
-	if !ok {
-		return wire.Faultf(wire.CodeBadFrame, "the first frame is hello")
-	}
-	if h.ProtocolVersion != wire.Version {
-		return wire.Faultf(wire.CodeUnsupportedVersion, "")
-	}
-	if h.Nonce != nonce {
-		return wire.Faultf(wire.CodeBadSignature, "the hello answers another challenge")
+	switch {
+	case !ok:
+		return requestID(msg), wire.Faultf(wire.CodeBadFrame, "the first frame is hello")
+	case h.ProtocolVersion != wire.Version:
+		return h.ReqID, wire.Faultf(wire.CodeUnsupportedVersion, "")
+	case h.Nonce != nonce:
+		return h.ReqID, wire.Faultf(wire.CodeBadSignature, "the hello answers another challenge")
 	}
 	if err := trust.VerifyHello(c.b.PublicKey(), h); err != nil {
-		return err
+		return h.ReqID, err
 	}
-	return c.register(ctx, h)
+	return h.ReqID, c.register(c.ctx, h)
 }
 
 // register checks the member's standing, stores the peer, makes the connection
@@ -91,14 +93,24 @@ func (c *conn) register(ctx context.Context, h *wire.Hello) error {
 		}
 	}
 	c.mesh, c.role, c.member, c.key, c.self = m, h.Role, h.Pubkey, h.SessionPubkey, p
-	m.join(c, p, own, h.ReqID, now)
+	if err := m.join(c, p, own, h.ReqID, now); err != nil {
+		return err
+	}
 	c.b.log.Debug("connected", "conn", c.id, "role", c.role, "member", c.member.Short(), "session", c.key.Short())
 	return nil
 }
 
 // join makes c a routing target, tells watchers, and acknowledges the hello.
-func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) {
+func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 	m.mu.Lock()
+	if err := m.roster.Standing(c.member); err != nil { // it was removed meanwhile
+		m.mu.Unlock()
+		return err
+	}
+	event := wire.PresenceJoined
+	if m.describe(p, now).Online {
+		event = wire.PresenceChanged
+	}
 	ack := &wire.HelloAck{
 		Req: wire.Req{ReqID: req}, Conn: c.id, ServerTime: now.UnixMilli(), Limits: m.b.limits(),
 		MembersVersion: m.version, Generation: m.generation,
@@ -110,6 +122,8 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) {
 			if old := p.conn; old != nil {
 				delete(m.conns, old)
 				moved = m.detach(old)
+				clear(old.leases)
+				old.inFlight = 0
 				old.closeSoon(wire.CloseReplaced)
 			}
 			ack.Pending += int(p.usage.count)
@@ -120,10 +134,6 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) {
 			ack.Pending += int(own.usage.count)
 			m.attach(own, c)
 		}
-		event := wire.PresenceJoined
-		if now.Before(p.grace) {
-			event = wire.PresenceChanged
-		}
 		p.grace = time.Time{}
 		m.tell(p, event, c)
 	}
@@ -133,18 +143,22 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) {
 	for _, other := range append(moved, c) {
 		m.pump(other)
 	}
+	return nil
 }
 
 // leave ends c as a routing target. What it had in flight is queued again.
 func (m *mesh) leave(c *conn) {
 	now := m.b.cfg.Now()
 	m.mu.Lock()
+	_, routed := m.conns[c] // else it was replaced, or its member removed
 	delete(m.conns, c)
-	clear(c.leases)
-	c.inFlight = 0
-	wasTaker := c.self.conn == c || c.role == wire.RolePerson
 	moved := m.detach(c)
-	if c.role != wire.RoleObserver && wasTaker {
+	for _, l := range c.leases {
+		if next := l.requeue(); next != nil { // the mailbox had moved on before
+			moved = append(moved, next)
+		}
+	}
+	if c.role != wire.RoleObserver && routed {
 		c.self.lastSeen, c.self.dirty = now, true
 		if c.role == wire.RoleSession && !c.clean.Load() && !m.b.stopping.Load() {
 			c.self.grace = now.Add(m.b.cfg.Limits.Grace)

@@ -28,6 +28,7 @@ func (b *Broker) routes() *http.ServeMux {
 	mux.HandleFunc("GET /health", b.health)
 	mux.HandleFunc("GET /health/ready", b.ready)
 	mux.Handle("GET /metrics", b.metrics.handler())
+	mux.HandleFunc("/", http.NotFound) // also for another method on a known path
 	return mux
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -52,8 +50,7 @@ func (b *Broker) watch(now time.Time) {
 		stuck := c.writing.Load()
 		switch {
 		case quiet > l.GoneAfter, stuck != 0 && time.Duration(ms-stuck)*time.Millisecond > l.WriteTimeout:
-			b.metrics.closed(wire.CloseSlow)
-			b.wg.Go(func() { c.cut() })
+			b.wg.Go(c.cut)
 		case quiet >= l.PingEvery && ms-c.lastPing.Load() >= l.PingEvery.Milliseconds():
 			c.lastPing.Store(ms)
 			b.wg.Go(func() { c.ping() })
@@ -70,11 +67,14 @@ func (c *conn) ping() {
 
 // cut ends a connection whose peer does not answer: no close handshake.
 func (c *conn) cut() {
-	c.closed.Store(true)
-	ctx, cancel := context.WithTimeout(c.b.ctx, 100*time.Millisecond)
-	defer cancel()
-	go func() { <-ctx.Done(); _ = c.ws.CloseNow() }()
-	_ = c.ws.Close(websocket.StatusCode(wire.CloseSlow), wire.CloseSlow.Info().Reason)
+	if c.closed.Swap(true) {
+		c.cancel() // it is being closed, and does not answer that either
+		return
+	}
+	c.b.metrics.closed(wire.CloseSlow)
+	stop := time.AfterFunc(100*time.Millisecond, c.cancel)
+	defer stop.Stop()
+	_ = c.ws.Close(closeStatus(wire.CloseSlow), wire.CloseSlow.Info().Reason)
 }
 
 // endGrace tells watchers of the sessions that have not come back in time.

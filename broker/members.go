@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -19,6 +20,7 @@ func (c *conn) listMembers(ctx context.Context, f *wire.Members) error {
 		certs[i] = m.Certificate
 	}
 	for first := true; first || len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys) > 0; first = false {
+		c.out.Wait() // a long list is no reason to be too slow
 		page := &wire.MembersList{Req: f.Req, Genesis: c.mesh.roster.Statement, Version: ch.Version, Generation: ch.Gen}
 		room := wire.PageSize
 		page.Certificates = cut(&certs, &room)
@@ -109,6 +111,7 @@ func (c *conn) inviteClose(ctx context.Context, f *wire.InviteClose) error {
 	}
 	c.mesh.changed(version)
 	c.send(&wire.OK{Req: f.Req, Version: version})
+	c.mesh.dropOutcasts(c) // whom the close does not list is no member any more
 	return nil
 }
 
@@ -160,7 +163,7 @@ func (c *conn) remove(ctx context.Context, f *wire.Remove) error {
 	}
 	m.removed(rm, f, done)
 	c.send(&wire.OK{Req: f.Req, Version: done.Version, Voided: done.Voided})
-	m.dropMember(rm.Member, c)
+	m.dropOutcasts(c)
 	return nil
 }
 
@@ -209,25 +212,40 @@ func (m *mesh) removed(rm trust.Removal, f *wire.Remove, done Removed) {
 	m.changed(done.Version)
 }
 
-// dropMember closes the connections of a removed member, and of members that
-// stand no more because of it.
-func (m *mesh) dropMember(member wire.Key, asking *conn) {
+// dropOutcasts closes the connections of members that stand no more; the one
+// that asked for it hears its answer first.
+func (m *mesh) dropOutcasts(asking *conn) {
 	m.mu.Lock()
 	var out []*conn
 	for c := range m.conns {
 		if m.roster.Standing(c.member) != nil {
 			out = append(out, c)
+			delete(m.conns, c)
+		}
+	}
+	for _, c := range out {
+		m.detach(c)
+		clear(c.leases)
+		c.inFlight = 0
+	}
+	gone := map[*peer]bool{}
+	for _, c := range out {
+		if c.role != wire.RoleObserver && !gone[c.self] {
+			gone[c.self] = true
+			m.tell(c.self, wire.PresenceLeft, nil)
 		}
 	}
 	for _, p := range m.peers {
-		if p.member == member {
+		if !p.grace.IsZero() && m.roster.Standing(p.member) != nil {
+			p.grace = time.Time{}
 			m.tell(p, wire.PresenceLeft, nil)
-			p.grace = m.b.cfg.Now()
 		}
 	}
 	m.mu.Unlock()
 	for _, c := range out {
-		if c != asking { // who leaves hears the answer, then closes by itself
+		if c == asking {
+			c.finish(wire.CloseRemoved)
+		} else {
 			c.closeSoon(wire.CloseRemoved)
 		}
 	}

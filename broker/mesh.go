@@ -45,7 +45,8 @@ type peer struct {
 
 	conn  *conn // takes this mailbox's pushes; nil when nobody does
 	phase phase
-	again bool // something arrived while a page was read
+	again bool    // something arrived while a page was read
+	ended []int64 // deliveries that were settled meanwhile: the page may still have them
 
 	usage *usage // nil until first needed
 }
@@ -77,6 +78,13 @@ func (u *usage) add(sender PeerID, n, bytes int64) {
 	s.Bytes += bytes
 	if s.Count <= 0 {
 		delete(u.senders, sender)
+	}
+}
+
+// end notes that a delivery has its outcome. mesh.mu is held.
+func (p *peer) end(delivery int64) {
+	if p.phase == reading {
+		p.ended = append(p.ended, delivery)
 	}
 }
 
@@ -179,6 +187,14 @@ func (m *mesh) putPeer(ctx context.Context, p Peer) (*peer, error) {
 	if known != nil && known.member == p.Member && p.Card == nil && p.LastSeen.IsZero() {
 		return known, nil
 	}
+	if p.Card != nil && len(p.Card.Blob) > maxCard {
+		return nil, wire.Faultf(wire.CodeTooLarge, "card")
+	}
+	m.mu.Lock()
+	if known != nil && known.card != nil && p.Card != nil && p.Card.Seq < known.card.Seq {
+		p.Card = nil // an older one does not replace it on disk either
+	}
+	m.mu.Unlock()
 	id, err := m.b.store.PutPeer(ctx, p)
 	if err != nil {
 		return nil, err
@@ -335,15 +351,24 @@ func (m *mesh) notify(o Outcome) {
 // bounced accounts for deliveries that the store has bounced, tells their
 // senders, and drops their leases.
 func (m *mesh) bounced(outs []Outcome) {
+	freed := map[*conn]bool{}
 	m.mu.Lock()
 	for _, o := range outs {
 		p := m.byID[o.Recipient]
 		m.account(p, o.Sender, -1, -o.Size)
-		if p != nil && p.conn != nil {
-			p.conn.release(o.Delivery)
+		if p == nil {
+			continue
+		}
+		p.end(o.Delivery)
+		if l := m.leaseOf(p, o.Delivery); l != nil {
+			l.release()
+			freed[l.conn] = true
 		}
 	}
 	m.mu.Unlock()
+	for c := range freed {
+		m.pump(c)
+	}
 	for _, o := range outs {
 		m.b.metrics.bounced(o.Code, 1)
 		m.notify(o)

@@ -9,6 +9,9 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
+// maxCard bounds a sealed card, so that a page of peers fits into a message.
+const maxCard = 4 << 10
+
 // describe is a peer as list_peers and presence show it. mesh.mu is held.
 func (m *mesh) describe(p *peer, now time.Time) wire.Peer {
 	w := wire.Peer{
@@ -49,7 +52,6 @@ func (m *mesh) shown(p *peer, now time.Time, offline bool) bool {
 func (c *conn) listPeers(_ context.Context, f *wire.ListPeers) error {
 	m, now := c.mesh, c.b.cfg.Now()
 	m.mu.Lock()
-	defer m.mu.Unlock() // the pages and the watch that follows them leave no gap
 	list := []wire.Peer{}
 	for _, p := range m.peers {
 		if m.shown(p, now, f.Offline) {
@@ -57,12 +59,19 @@ func (c *conn) listPeers(_ context.Context, f *wire.ListPeers) error {
 		}
 	}
 	c.watches = c.watches || f.Watch
+	c.listing = true // what changes from here on is told after the pages
+	m.mu.Unlock()
 	slices.SortFunc(list, func(a, b wire.Peer) int { return slices.Compare(a.SessionPubkey[:], b.SessionPubkey[:]) })
 	for first := true; first || len(list) > 0; first = false {
+		c.out.Wait() // a long list is no reason to be too slow
 		n := min(len(list), wire.PageSize)
 		c.send(&wire.PeersList{Req: f.Req, Peers: list[:n], More: n < len(list)})
 		list = list[n:]
 	}
+	m.mu.Lock()
+	c.listing = false
+	m.sendNews(c)
+	m.mu.Unlock()
 	return nil
 }
 
@@ -88,8 +97,8 @@ func (m *mesh) tell(p *peer, e wire.PresenceEvent, except *conn) {
 func (m *mesh) sendNews(c *conn) {
 	now := m.b.cfg.Now()
 	for p, e := range c.news {
-		if !c.out.Roomy() {
-			return // the writer calls again
+		if c.listing || !c.out.Roomy() {
+			return // listPeers, or the writer, calls again
 		}
 		delete(c.news, p)
 		c.send(&wire.Presence{Event: e, Peer: m.describe(p, now)})
@@ -105,6 +114,9 @@ func (c *conn) flushNews() {
 // setCard replaces this connection's card. A card that is not newer than the
 // stored one is refused.
 func (c *conn) setCard(ctx context.Context, f *wire.SetCard) error {
+	if len(f.Card.Blob) > maxCard {
+		return wire.Faultf(wire.CodeTooLarge, "card")
+	}
 	if err := trust.VerifyCard(c.mesh.id, c.member, c.key, &f.Card); err != nil {
 		return err
 	}

@@ -18,18 +18,23 @@ const skew = 48 * time.Hour
 // applies the limits and hands it to the store. The acknowledgement follows the commit.
 func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 	now := c.b.cfg.Now()
-	if err := c.checkSend(f, now); err != nil {
-		return err
-	}
 	sender, err := c.sender(f.From)
+	if err == nil {
+		err = c.checkSend(f)
+	}
 	if err != nil {
-		return err
+		c.refuseSend(f, err)
+		return nil
 	}
 	msg := &Message{
 		Mesh: c.mesh.id, Sender: sender.id, ID: f.ID, Hash: hashSend(f), Mode: f.Mode, Priority: f.Priority,
 		Created: now, Expires: time.UnixMilli(f.Expires), Nonce: f.Nonce, Ciphertext: f.Ciphertext,
 	}
-	peers, skipped, err := c.recipients(ctx, f, sender)
+	var peers []addressee
+	var skipped []wire.Skipped
+	if err = c.checkLifetime(f, now); err == nil {
+		peers, skipped, err = c.recipients(ctx, f, sender)
+	}
 	if err == nil {
 		skipped, err = c.admit(msg, f, sender, peers, skipped, now)
 	}
@@ -63,7 +68,7 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 }
 
 // checkSend checks what a frame says by itself.
-func (c *conn) checkSend(f *wire.Send, now time.Time) error {
+func (c *conn) checkSend(f *wire.Send) error {
 	l := c.b.cfg.Limits
 	switch {
 	case f.ID.IsZero() || !f.Mode.Valid() || f.Priority.Rank() < 0 || len(f.Nonce) != 24 || len(f.Ciphertext) < 16:
@@ -76,15 +81,22 @@ func (c *conn) checkSend(f *wire.Send, now time.Time) error {
 		return wire.Faultf(wire.CodeBadFrame, "a group message has wraps")
 	case len(f.Wraps) > l.Wraps:
 		return wire.Faultf(wire.CodeAudienceTooLarge, "")
-	case f.Expires <= now.UnixMilli():
-		return wire.Faultf(wire.CodeExpired, "")
-	case f.Expires > now.Add(l.MaxAge+skew).UnixMilli():
-		return wire.Faultf(wire.CodeBadLifetime, "")
 	}
 	for _, w := range f.Wraps {
 		if len(w.Box) == 0 || len(w.Box) > 256 {
 			return wire.Faultf(wire.CodeBadFrame, "wrap")
 		}
+	}
+	return nil
+}
+
+// checkLifetime checks what the passing of time changes: it does not concern a repeat.
+func (c *conn) checkLifetime(f *wire.Send, now time.Time) error {
+	switch {
+	case f.Expires <= now.UnixMilli():
+		return wire.Faultf(wire.CodeExpired, "")
+	case f.Expires > now.Add(c.b.cfg.Limits.MaxAge+skew).UnixMilli():
+		return wire.Faultf(wire.CodeBadLifetime, "")
 	}
 	return nil
 }
@@ -223,11 +235,19 @@ func (c *conn) unlessRepeat(ctx context.Context, f *wire.Send, msg *Message, ref
 	if err == nil {
 		refusal = wire.Faultf(wire.CodeIDReused, "")
 	}
-	fe := asFault(refusal).Frame(f.ReqID)
+	c.refuseSend(f, refusal)
+	return nil
+}
+
+// refuseSend answers a send with an error that names the message.
+func (c *conn) refuseSend(f *wire.Send, err error) {
+	fe := asFault(err).Frame(f.ReqID)
+	if fe.Code == wire.CodeInternal {
+		c.b.log.Error("send failed", "conn", c.id, "error", err)
+	}
 	fe.ID = f.ID
 	c.b.metrics.refused(fe.Code)
 	c.send(fe)
-	return nil
 }
 
 // ackFor says what is known of an accepted message's recipients.
@@ -238,8 +258,9 @@ func (m *mesh) ackFor(req string, msg *Message, a Accepted, skipped []wire.Skipp
 	defer m.mu.Unlock()
 	if !a.Duplicate {
 		for _, d := range msg.Deliveries {
-			p := m.byID[d.Recipient]
-			ack.Recipients = append(ack.Recipients, wire.Recipient{Key: p.key, Online: m.online(p, now)})
+			if p := m.byID[d.Recipient]; p != nil { // else it was forgotten meanwhile
+				ack.Recipients = append(ack.Recipients, wire.Recipient{Key: p.key, Online: m.online(p, now)})
+			}
 		}
 		return ack
 	}
@@ -253,6 +274,10 @@ func (m *mesh) ackFor(req string, msg *Message, a Accepted, skipped []wire.Skipp
 	return ack
 }
 
+// maxStatuses is how many one status_list holds: 256 group messages would not
+// fit into a message. What is more goes before it, as receipts.
+const maxStatuses = 400
+
 // messageStatus answers from tombstones and queue.
 func (c *conn) messageStatus(ctx context.Context, f *wire.MessageStatus) error {
 	if len(f.IDs) > wire.MaxStatusIDs {
@@ -264,9 +289,16 @@ func (c *conn) messageStatus(ctx context.Context, f *wire.MessageStatus) error {
 	}
 	reply := &wire.StatusList{Req: f.Req, Statuses: []wire.Receipt{}}
 	for _, o := range outs {
-		if !o.RecipientKey.IsZero() {
-			reply.Statuses = append(reply.Statuses, wire.Receipt{ID: o.ID, Recipient: o.RecipientKey, State: o.State, Code: o.Code, At: o.At.UnixMilli()})
+		if o.RecipientKey.IsZero() {
+			continue
 		}
+		r := wire.Receipt{ID: o.ID, Recipient: o.RecipientKey, State: o.State, Code: o.Code, At: o.At.UnixMilli()}
+		if len(reply.Statuses) < maxStatuses {
+			reply.Statuses = append(reply.Statuses, r)
+			continue
+		}
+		c.out.Wait()
+		c.send(&r)
 	}
 	c.send(reply)
 	return nil
