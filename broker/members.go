@@ -22,23 +22,43 @@ func (c *conn) listMembers(ctx context.Context, f *wire.Members) error {
 	for first := true; first || len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys) > 0; first = false {
 		c.out.Wait() // a long list is no reason to be too slow
 		page := &wire.MembersList{Req: f.Req, Genesis: c.mesh.roster.Statement, Version: ch.Version, Generation: ch.Gen}
-		room := wire.PageSize
-		page.Certificates = cut(&certs, &room)
-		page.Removals = cut(&ch.Removals, &room)
-		page.Closes = cut(&ch.Closes, &room)
-		page.Keys = cut(&ch.Keys, &room)
+		room := wire.PageBytes
+		page.Certificates = cut(&certs, &room, certificateSize)
+		page.Removals = cut(&ch.Removals, &room, signedSize)
+		page.Closes = cut(&ch.Closes, &room, signedSize)
+		page.Keys = cut(&ch.Keys, &room, func(k wire.KeyBox) int { return 2 * (len(k.Box) + len(k.Previous)) })
 		page.More = len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys) > 0
 		c.send(page)
 	}
 	return nil
 }
 
-// cut takes up to room entries off a list.
-func cut[T any](list *[]T, room *int) []T {
-	n := min(len(*list), *room)
+// entryBytes is what an entry of a list takes on the wire besides its binary fields.
+const entryBytes = 512
+
+func signedSize(s wire.Signed) int { return entryBytes + 2*len(s.Body) }
+
+func certificateSize(c wire.Certificate) (n int) {
+	for _, s := range c {
+		n += signedSize(s)
+	}
+	return n
+}
+
+// cut takes entries off a list as long as there is room, in bytes, and the
+// first one in any case when the page is empty.
+func cut[T any](list *[]T, room *int, size func(T) int) []T {
+	n := 0
+	for n < len(*list) {
+		need := size((*list)[n])
+		if need > *room && *room < wire.PageBytes {
+			break
+		}
+		*room -= need
+		n++
+	}
 	out := (*list)[:n:n]
 	*list = (*list)[n:]
-	*room -= n
 	if out == nil {
 		out = []T{}
 	}
@@ -84,7 +104,7 @@ func (c *conn) inviteList(ctx context.Context, f *wire.InviteList) error {
 		return err
 	}
 	reply := &wire.Invites{Req: f.Req, Invites: []wire.InviteInfo{}}
-	for _, in := range rows[:min(len(rows), 4*wire.PageSize)] {
+	for _, in := range rows[:min(len(rows), wire.MaxInvites)] {
 		reply.Invites = append(reply.Invites, wire.InviteInfo{
 			Capability: in.Capability, Uses: in.Uses, Closed: in.Closed, Voided: in.Voided, Created: in.Created.UnixMilli(),
 		})

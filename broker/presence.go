@@ -48,6 +48,14 @@ func (m *mesh) shown(p *peer, now time.Time, offline bool) bool {
 	return m.online(p, now) || (offline && p.card != nil && now.Sub(p.lastSeen) < m.b.cfg.Limits.ForgetAfter)
 }
 
+func peerSize(p wire.Peer) int {
+	n := 2 * entryBytes
+	if p.Card != nil {
+		n += 2 * len(p.Card.Blob)
+	}
+	return n
+}
+
 // listPeers answers with the sessions and persons of the mesh, in pages.
 func (c *conn) listPeers(_ context.Context, f *wire.ListPeers) error {
 	m, now := c.mesh, c.b.cfg.Now()
@@ -64,9 +72,9 @@ func (c *conn) listPeers(_ context.Context, f *wire.ListPeers) error {
 	slices.SortFunc(list, func(a, b wire.Peer) int { return slices.Compare(a.SessionPubkey[:], b.SessionPubkey[:]) })
 	for first := true; first || len(list) > 0; first = false {
 		c.out.Wait() // a long list is no reason to be too slow
-		n := min(len(list), wire.PageSize)
-		c.send(&wire.PeersList{Req: f.Req, Peers: list[:n], More: n < len(list)})
-		list = list[n:]
+		room := wire.PageBytes
+		page := cut(&list, &room, peerSize)
+		c.send(&wire.PeersList{Req: f.Req, Peers: page, More: len(list) > 0})
 	}
 	m.mu.Lock()
 	c.listing = false

@@ -124,8 +124,8 @@ func TestPeerPages(t *testing.T) {
 		for _, p := range l.Peers {
 			seen[p.SessionPubkey] = true
 		}
-		if len(l.Peers) > wire.PageSize {
-			t.Fatalf("a page of %d", len(l.Peers))
+		if raw, err := wire.Append(nil, l); err != nil || len(raw) > wire.MaxMessageBytes {
+			t.Fatalf("a page of %d bytes, %v", len(raw), err)
 		}
 		if !l.More {
 			break

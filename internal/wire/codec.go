@@ -28,7 +28,8 @@ const (
 	MaxHTTPBytes    = 64 << 10  // one HTTP body
 	MaxStatusIDs    = 256       // ids in one message_status
 	MaxAcks         = 1024      // deliveries in one client_ack
-	PageSize        = 32        // entries of a list in one frame
+	PageBytes       = 64 << 10  // of a list in one frame, roughly
+	MaxInvites      = 128       // invites in one list, the newest
 )
 
 // ErrUnknownType is wrapped by Decode for a frame whose type is not in the table.

@@ -231,7 +231,7 @@ type Peer struct {
 }
 
 // PeersList answers list_peers. More says that another one of the same request
-// follows: a frame holds at most PageSize entries.
+// follows: a frame holds some PageBytes.
 type PeersList struct {
 	Req
 	Peers []Peer `json:"peers"`
