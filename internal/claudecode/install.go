@@ -46,7 +46,7 @@ func Install(ctx context.Context, path string, add, server []string) (string, er
 		if registered(have) == strings.Join(server, " ") {
 			return "Claude Code has it already", nil
 		}
-		return "", fmt.Errorf("a server called %s that runs %q is there in Claude Code", ServerName, registered(have))
+		return "", fmt.Errorf("there is another server of the name %s; it runs %q", ServerName, registered(have))
 	}
 	if ctx.Err() != nil {
 		return "", ctx.Err()
