@@ -44,7 +44,8 @@ type conn struct {
 	// Guarded by mesh.mu.
 	serves   []*peer
 	leases   map[int64]*lease
-	inFlight int // bytes of the leased deliveries
+	inFlight int // leases that the peer has not answered
+	inBytes  int // their bytes
 	watches  bool
 	listing  bool // a list of peers is under way: news waits
 	news     map[*peer]wire.PresenceEvent

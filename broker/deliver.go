@@ -8,30 +8,60 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-// arrived routes a message whose commit is on disk: it is pushed to each
-// recipient that takes pushes live, and waits in the store for the others. The
-// store's writer calls it, in commit order.
-func (m *mesh) arrived(msg *Message, sender *peer, first int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// arrived pushes a message that was just given to the store to each recipient
+// that takes pushes live, and notes that it is on its way to disk for the others.
+// first is zero when nothing may be pushed before the commit. mesh.mu is held.
+func (m *mesh) arrived(msg *Message, sender *peer, first int64) (pushed []bool) {
+	pushed = make([]bool, len(msg.Deliveries))
 	for i, d := range msg.Deliveries {
 		p := m.byID[d.Recipient]
-		if p == nil || p.conn == nil {
+		if p == nil {
 			continue
 		}
-		switch p.phase {
-		case behind:
-		case reading:
-			p.again = true
-		case live:
-			d := Delivery{
-				Number: first + int64(i), Sender: msg.Sender, ID: msg.ID, Mode: msg.Mode, Priority: msg.Priority,
-				Created: msg.Created, Expires: msg.Expires, Nonce: msg.Nonce, Ciphertext: msg.Ciphertext, Wrap: d.Wrap,
-			}
-			if !m.push(p, d, sender) {
+		if first > 0 && p.conn != nil && p.phase == live {
+			if pushed[i] = m.push(p, msg.delivery(i, first), sender); !pushed[i] {
 				p.phase = behind
 			}
 		}
+		if !pushed[i] {
+			p.uncommitted++
+			if p.phase == live {
+				p.phase = behind
+			}
+		}
+	}
+	return pushed
+}
+
+// delivery is the i-th delivery of a message whose first has that number.
+func (msg *Message) delivery(i int, first int64) Delivery {
+	return Delivery{
+		Number: first + int64(i), Sender: msg.Sender, ID: msg.ID, Mode: msg.Mode, Priority: msg.Priority,
+		Created: msg.Created, Expires: msg.Expires, Nonce: msg.Nonce, Ciphertext: msg.Ciphertext, Wrap: msg.Deliveries[i].Wrap,
+	}
+}
+
+// committed has the recipients that arrived did not push to read their queue,
+// now that the message is on disk, or never will be. The store's writer calls
+// it, in commit order.
+func (m *mesh) committed(msg *Message, pushed *[]bool) {
+	conns := map[*conn]bool{}
+	m.mu.Lock()
+	for i, d := range msg.Deliveries {
+		p := m.byID[d.Recipient]
+		if p == nil || (*pushed)[i] {
+			continue
+		}
+		p.uncommitted--
+		if p.phase == reading {
+			p.again = true
+		} else if p.conn != nil {
+			conns[p.conn] = true
+		}
+	}
+	m.mu.Unlock()
+	for c := range conns {
+		m.pump(c)
 	}
 }
 
@@ -43,14 +73,16 @@ func (m *mesh) push(p *peer, d Delivery, sender *peer) bool {
 		return true // a page and an arrival met, or the mailbox's last taker has it
 	}
 	size := int64(len(d.Nonce) + len(d.Ciphertext) + len(d.Wrap))
-	if len(c.leases) >= l.Window || (c.inFlight > 0 && c.inFlight+int(size) > l.WindowBytes) || !c.out.Roomy() {
+	if c.inFlight >= l.Window || len(c.leases) >= l.Window+maxSettling || !c.out.Roomy() ||
+		(c.inFlight > 0 && c.inBytes+int(size) > l.WindowBytes) {
 		return false
 	}
 	c.leases[d.Number] = &lease{
 		conn: c, peer: p, delivery: d.Number, sender: d.Sender, id: d.ID, size: size,
 		deadline: m.b.cfg.Now().Add(l.Lease),
 	}
-	c.inFlight += int(size)
+	c.inFlight++
+	c.inBytes += int(size)
 	c.send(&wire.Push{
 		Delivery: d.Number, ID: d.ID, Mode: d.Mode, To: p.key, SenderPubkey: sender.key, SenderMember: sender.member,
 		Priority: d.Priority, Expires: d.Expires.UnixMilli(), Nonce: d.Nonce, Ciphertext: d.Ciphertext, Wrap: d.Wrap,
@@ -78,12 +110,41 @@ func (m *mesh) leaseOf(p *peer, delivery int64) *lease {
 	return nil
 }
 
+// maxSettling bounds the deliveries of a connection whose answers are on their
+// way to the disk: they stay leased, or a page read before the commit would push
+// them again, but leave the window.
+const maxSettling = 1024
+
+// answer takes a lease out of its connection's window until its outcome is on
+// disk; unanswer puts it back when that fails. mesh.mu is held.
+func (l *lease) answer() {
+	l.settling = true
+	l.conn.inFlight--
+	l.conn.inBytes -= int(l.size)
+}
+
+func (l *lease) unanswer() {
+	if l.conn.leases[l.delivery] == l {
+		l.settling = false
+		l.conn.inFlight++
+		l.conn.inBytes += int(l.size)
+	}
+}
+
 // release ends a lease. mesh.mu is held.
 func (l *lease) release() {
 	if c := l.conn; c.leases[l.delivery] == l {
+		if !l.settling {
+			l.answer()
+		}
 		delete(c.leases, l.delivery)
-		c.inFlight -= int(l.size)
 	}
+}
+
+// dropLeases ends all leases of a connection that is gone. mesh.mu is held.
+func (c *conn) dropLeases() {
+	clear(c.leases)
+	c.inFlight, c.inBytes = 0, 0
 }
 
 // requeue has a delivery that was leased read and pushed again, and returns the
@@ -104,7 +165,7 @@ func (m *mesh) pump(c *conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.b.cfg.Limits
-	if c.closed.Load() || len(c.leases) > l.Window/2 || c.inFlight > l.WindowBytes/2 || !c.out.Roomy() {
+	if c.closed.Load() || c.inFlight > l.Window/2 || c.inBytes > l.WindowBytes/2 || !c.out.Roomy() {
 		return // half a window at a time makes pages worth reading
 	}
 	for _, p := range c.serves {
@@ -158,6 +219,8 @@ func (m *mesh) fill(p *peer, c *conn) {
 		switch {
 		case !open:
 			p.phase = behind
+		case len(rows) < limit && !p.again && p.uncommitted > 0:
+			p.phase = behind // their commit pumps
 		case len(rows) < limit && !p.again:
 			p.phase = live
 		default:
@@ -219,7 +282,7 @@ func (c *conn) settle(deliveries []int64, state wire.State, code wire.Code) {
 	m.mu.Lock()
 	for _, d := range deliveries {
 		if l := c.leases[d]; l != nil && !l.settling {
-			l.settling = true // it stays leased, or a page read before the commit would push it again
+			l.answer()
 			leases = append(leases, l)
 			rows = append(rows, Settlement{Delivery: d, Recipient: l.peer.id, State: state, Code: code, At: now})
 		}
@@ -229,6 +292,7 @@ func (c *conn) settle(deliveries []int64, state wire.State, code wire.Code) {
 		return
 	}
 	c.b.store.Settle(rows, func(settled []bool, err error) { m.settled(leases, rows, settled, err) })
+	m.pump(c)
 }
 
 // settled tells senders and quotas once a settlement is on disk.
@@ -237,7 +301,7 @@ func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err erro
 		m.b.log.Error("deliveries do not settle", "error", err)
 		m.mu.Lock()
 		for _, l := range leases {
-			l.settling = false
+			l.unanswer()
 		}
 		m.mu.Unlock()
 		return
@@ -300,7 +364,7 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 		switch {
 		case l.settling || l.conn.leases[l.delivery] != l: // answered meanwhile
 		case counts[i] >= m.b.cfg.Limits.Attempts:
-			l.settling = true
+			l.answer()
 			dead = append(dead, l)
 			rows = append(rows, Settlement{Delivery: l.delivery, Recipient: l.peer.id, State: wire.StateBounced, Code: wire.CodeUndeliverable, At: now})
 		default:

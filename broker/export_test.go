@@ -59,7 +59,7 @@ func InFlight(b *Broker, mesh wire.ID, session wire.Key) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p := m.peers[session]; p != nil && p.conn != nil {
-		return len(p.conn.leases)
+		return p.conn.inFlight
 	}
 	return -1
 }
@@ -125,8 +125,8 @@ func (m *mesh) checkConns() error {
 				return fmt.Errorf("lease %d is astray", d)
 			}
 		}
-		if sum != c.inFlight || len(c.leases) > l.Window {
-			return fmt.Errorf("%d leases of %d bytes, %d counted", len(c.leases), sum, c.inFlight)
+		if sum != c.inBytes || len(c.leases) != c.inFlight || c.inFlight > l.Window {
+			return fmt.Errorf("%d leases of %d bytes, %d of %d counted", len(c.leases), sum, c.inFlight, c.inBytes)
 		}
 	}
 	for _, p := range m.peers {
@@ -171,7 +171,7 @@ func (m *mesh) checkPeer(ctx context.Context, p *peer, have map[PeerID]Usage) er
 		}
 	case p.phase == reading:
 		return fmt.Errorf("a page is being read")
-	case len(c.leases) <= l.Window/2 && c.inFlight <= l.WindowBytes/2 && c.out.Roomy():
+	case c.inFlight <= l.Window/2 && c.inBytes <= l.WindowBytes/2 && c.out.Roomy():
 		return fmt.Errorf("peer %s is behind and nobody reads on", p.key.Short())
 	}
 	return nil

@@ -122,8 +122,7 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 			if old := p.conn; old != nil {
 				delete(m.conns, old)
 				moved = m.detach(old)
-				clear(old.leases)
-				old.inFlight = 0
+				old.dropLeases()
 				old.closeSoon(wire.CloseReplaced)
 			}
 			ack.Pending += int(p.usage.count)

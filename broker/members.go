@@ -245,8 +245,7 @@ func (m *mesh) dropOutcasts(asking *conn) {
 	}
 	for _, c := range out {
 		m.detach(c)
-		clear(c.leases)
-		c.inFlight = 0
+		c.dropLeases()
 	}
 	gone := map[*peer]bool{}
 	for _, c := range out {

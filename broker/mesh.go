@@ -45,8 +45,14 @@ type peer struct {
 
 	conn  *conn // takes this mailbox's pushes; nil when nobody does
 	phase phase
-	again bool    // something arrived while a page was read
-	ended []int64 // deliveries that were settled meanwhile: the page may still have them
+	again bool // something arrived while a page was read
+
+	// uncommitted counts messages for this mailbox that were accepted, not pushed, and
+	// are not on disk yet: no page shows them, so nothing may be pushed past them.
+	uncommitted int
+
+	recent *recentIDs // of what it sent; nil before the first
+	ended  []int64    // deliveries that were settled meanwhile: the page may still have them
 
 	usage *usage // nil until first needed
 }
@@ -59,6 +65,23 @@ const (
 	reading              // a page is being read; arrivals stay and set again
 	live                 // everything queued is in flight; arrivals are pushed at once
 )
+
+// recentIDs remembers the last messages of a sender, as many as a client has in
+// flight: a repeat is not pushed ahead of its commit, which will know it.
+type recentIDs struct {
+	ids  [64]wire.ID
+	next int
+}
+
+// add notes an id and reports whether it was there.
+func (r *recentIDs) add(id wire.ID) bool {
+	if slices.Contains(r.ids[:], id) {
+		return true
+	}
+	r.ids[r.next] = id
+	r.next = (r.next + 1) % len(r.ids)
+	return false
+}
 
 // usage is what is queued for one recipient.
 type usage struct {

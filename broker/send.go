@@ -45,13 +45,20 @@ func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 	return nil
 }
 
-// accept hands a message to the store and answers when it is on disk.
+// accept hands a message to the store, pushes it to those who take pushes live,
+// and answers when it is on disk. A push may precede the commit: after a crash
+// between them the sender, without an answer, sends the same id again, and the
+// recipient knows it.
 func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Skipped) {
 	m, began := c.mesh, time.Now()
-	c.b.store.Accept(msg, func(a Accepted, err error) {
+	var pushed []bool // by delivery; the lock orders it before its use in done
+	m.mu.Lock()
+	defer m.mu.Unlock() // numbers are given in the order of pushes
+	first := c.b.store.Accept(msg, func(a Accepted, err error) {
 		if err != nil || a.Duplicate {
 			m.unaccount(msg)
 		}
+		defer m.committed(msg, &pushed)
 		if err != nil {
 			fe := asFault(err).Frame(req)
 			fe.ID = msg.ID
@@ -61,10 +68,14 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 		}
 		c.b.metrics.accepted(a.Duplicate, time.Since(began))
 		c.send(m.ackFor(req, msg, a, skipped))
-		if !a.Duplicate {
-			m.arrived(msg, sender, a.First)
-		}
 	})
+	if sender.recent == nil {
+		sender.recent = new(recentIDs)
+	}
+	if sender.recent.add(msg.ID) {
+		first = 0
+	}
+	pushed = m.arrived(msg, sender, first)
 }
 
 // checkSend checks what a frame says by itself.

@@ -334,14 +334,15 @@ type Usage struct {
 // docs/protocol.md, "Delivery").
 type QueueStore interface {
 	// Accept stores a message and its deliveries in state queued. It returns at
-	// once; done is called exactly once, from the writer and in commit order,
+	// once, with the number that the first delivery will have (0 when the store
+	// cannot say yet); done is called exactly once, from the writer and in commit order,
 	// after the commit is on disk or has failed. Messages given one after
 	// another commit in that order. done must not block.
 	//
 	// The same (Sender, ID) with the same Hash is a duplicate: nothing is
 	// stored and done gets what is known of its deliveries. Another Hash is
 	// ErrIDReused. ErrStorageFull when the disk has no room. ErrClosed.
-	Accept(m *Message, done func(Accepted, error))
+	Accept(m *Message, done func(Accepted, error)) (first int64)
 	// Settle ends deliveries, in order with Accept. A delivery that is not queued
 	// for that recipient is left alone: settled is false for it. When the last
 	// delivery of a message is settled its body is dropped; what remains is the

@@ -33,11 +33,13 @@ func modeNumber(m wire.Mode) int {
 }
 
 // Accept implements broker.QueueStore.
-func (s *Store) Accept(m *broker.Message, done func(broker.Accepted, error)) {
-	if !s.w.add(op{msg: m, accepted: done}) {
+func (s *Store) Accept(m *broker.Message, done func(broker.Accepted, error)) (first int64) {
+	first, ok := s.w.enqueue(op{msg: m, accepted: done})
+	if !ok {
 		// Not from here: the caller may hold a lock that done takes.
 		go done(broker.Accepted{}, broker.ErrClosed)
 	}
+	return first
 }
 
 // Settle implements broker.QueueStore.
@@ -47,9 +49,9 @@ func (s *Store) Settle(ends []broker.Settlement, done func(settled []bool, err e
 	}
 }
 
-// accept stores one message. refused concerns this message alone; err ends the
-// transaction.
-func (w *writer) accept(m *broker.Message) (out broker.Accepted, refused, err error) {
+// accept stores one message under its numbers. refused concerns this message
+// alone; err ends the transaction.
+func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refused, err error) {
 	mode, rank := modeNumber(m.Mode), m.Priority.Rank()
 	if mode == 0 || rank < 0 {
 		return out, fmt.Errorf("message of mode %q, priority %q", m.Mode, m.Priority), nil
@@ -64,7 +66,7 @@ func (w *writer) accept(m *broker.Message) (out broker.Accepted, refused, err er
 	if len(m.Deliveries) == 0 {
 		nonce, body = nil, nil // a tombstone from the start
 	}
-	seq, created := w.next, toMillis(m.Created)
+	created := toMillis(m.Created)
 	n, err := w.st.exec(bg, `INSERT INTO message (seq, mesh, sender, id, hash, mode, recipients, created, expires, nonce, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, sender) DO NOTHING`,
 		seq, mesh, int64(m.Sender), m.ID[:], m.Hash[:], mode, len(m.Deliveries), created, toMillis(m.Expires), nonce, body)
@@ -84,7 +86,7 @@ func (w *writer) accept(m *broker.Message) (out broker.Accepted, refused, err er
 		}
 		size += each
 	}
-	w.next += max(1, int64(len(m.Deliveries)))
+	w.next = seq + max(1, int64(len(m.Deliveries)))
 	w.queued(mesh, int64(len(m.Deliveries)), size)
 	w.cursor.reopen(toMillis(m.Expires))
 	return broker.Accepted{First: seq}, nil, nil

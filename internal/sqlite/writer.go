@@ -22,6 +22,7 @@ var bg = context.Background()
 // op is one piece of work for the writer. One of msg, settle and call is set.
 type op struct {
 	msg      *broker.Message
+	first    int64 // number of its first delivery
 	accepted func(broker.Accepted, error)
 	settle   []broker.Settlement
 	settled  func([]bool, error)
@@ -59,10 +60,11 @@ type writer struct {
 	mu      sync.Mutex // guards the following
 	wake    sync.Cond
 	queue   []op
+	alloc   int64 // number that the next accepted message's first delivery gets
 	closing bool
 	stopped chan struct{}
 
-	next      int64                // number of the next delivery
+	next      int64                // above every number in the tables
 	meshes    map[[16]byte]int64   // row ids of the meshes that Accept has met
 	deltas    map[int64]*meshDelta // queue changes of the open transaction
 	cursor    expiryCursor         // see Expire
@@ -89,23 +91,31 @@ func startWriter(ctx context.Context, db *sql.DB, opts Options) (*writer, error)
 	if err != nil {
 		return nil, errors.Join(translate(err), w.st.close(), conn.Close())
 	}
+	w.alloc = w.next
 	w.committed.Store(w.next)
 	go w.loop()
 	return w, nil
 }
 
-// add queues an op. It reports false when the store is closed.
-func (w *writer) add(o op) bool {
+// add queues an op. It reports false when the store is closed. A message gets
+// its numbers here, in the order in which it will commit.
+func (w *writer) add(o op) bool { _, ok := w.enqueue(o); return ok }
+
+func (w *writer) enqueue(o op) (first int64, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closing {
-		return false
+		return 0, false
+	}
+	if o.msg != nil {
+		o.first = w.alloc
+		w.alloc += max(1, int64(len(o.msg.Deliveries)))
 	}
 	w.queue = append(w.queue, o)
 	if len(w.queue) == 1 {
 		w.wake.Signal()
 	}
-	return true
+	return o.first, true
 }
 
 // do runs a call and waits for its commit. Until it starts, ctx can end it.
@@ -247,7 +257,7 @@ func (w *writer) perform(o *op) (err error) {
 	o.err = nil
 	switch {
 	case o.msg != nil:
-		o.outcome, o.err, err = w.accept(o.msg)
+		o.outcome, o.err, err = w.accept(o.msg, o.first)
 	case o.call != nil:
 		err = w.performCall(o)
 	default:
