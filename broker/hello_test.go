@@ -18,7 +18,7 @@ import (
 
 func TestBadHello(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *broker.Config) { c.Limits.HelloTimeout = 300 * time.Millisecond })
+	w := newWorld(t, func(c *broker.Config) { c.Limits.HelloTimeout = time.Second })
 	bob, carol := w.join(trust.RoleMember, "bob"), w.join(trust.RoleMember, "carol")
 	gone := w.join(trust.RoleMember, "gone")
 	w.removeMember(w.founder, gone)
@@ -223,7 +223,7 @@ func TestPreAuthLimits(t *testing.T) {
 // A client that dawdles over its HTTP request or its hello is cut.
 func TestDawdler(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *broker.Config) { c.Limits.HelloTimeout = 400 * time.Millisecond })
+	w := newWorld(t, func(c *broker.Config) { c.Limits.HelloTimeout = time.Second })
 	addr := strings.TrimSuffix(strings.TrimPrefix(w.URL, "ws://"), "/ws")
 	upgrade := "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 	for _, c := range []struct {
