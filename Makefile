@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X github.com/claudemesh/claudemesh/internal/version.version=$(
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test check fuzz dist clean
+.PHONY: build demo test soak check fuzz bench dist clean
 
 build: ## both binaries, into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/claudemesh ./cmd/claudemesh-broker
@@ -16,6 +16,9 @@ demo: build ## the main job, end to end, on an embedded SQLite file
 
 test: ## everything that proves it
 	go test -timeout 5m ./...
+
+soak: ## the fault tests with their long numbers, with figures: more than an hour
+	SOAK=1 go test -timeout 3h -count=1 -v ./internal/faults/
 
 check: ## what review asks for besides: format, vet, staticcheck, race detector
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }
@@ -30,6 +33,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; \
 	done
+
+bench: ## ours beside nats-server, mosquitto and redis-server, with ratios; BENCH holds flags
+	go run -C bench . $(BENCH)
 
 dist: ## static binaries for six systems, with checksums, into dist/
 	@rm -rf dist && mkdir -p dist
