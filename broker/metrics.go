@@ -54,6 +54,16 @@ func newMetrics(b *Broker) *metrics {
 			Name: "claudemesh_connections", Help: "Authenticated connections, by role.",
 		}, []string{"role"}),
 	}
+	// Every value from the start: a rate over a counter that appears with its
+	// first count misses that count.
+	for _, c := range wire.Codes() {
+		m.bouncedTotal.WithLabelValues(string(c))
+		m.refusedTotal.WithLabelValues(string(c))
+	}
+	for _, c := range []wire.CloseCode{wire.CloseBadHello, wire.CloseUnknown, wire.CloseRemoved, wire.CloseSlow, wire.CloseReplaced,
+		wire.CloseTooMany, wire.CloseVersion, wire.CloseGoingAway, wire.CloseFrameTooBig} {
+		m.closedTotal.WithLabelValues(strconv.Itoa(int(c)))
+	}
 	for _, r := range []wire.Role{wire.RoleSession, wire.RolePerson, wire.RoleObserver} {
 		m.connections.WithLabelValues(string(r))
 	}
@@ -90,6 +100,7 @@ func (m *metrics) closed(c wire.CloseCode) {
 type storeCollector struct{ b *Broker }
 
 var (
+	descReady  = prometheus.NewDesc("claudemesh_ready", "1 while the broker takes messages, as /health/ready answers; else 0.", nil, nil)
 	descQueued = prometheus.NewDesc("claudemesh_queue_deliveries", "Deliveries that wait for their recipients.", nil, nil)
 	descOldest = prometheus.NewDesc("claudemesh_queue_oldest_seconds", "Age of the oldest waiting delivery.", nil, nil)
 	descMeshes = prometheus.NewDesc("claudemesh_meshes", "Meshes stored.", nil, nil)
@@ -101,7 +112,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *storeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descQueued, descOldest, descMeshes, descMember, descCommit, descOps, descTime} {
+	for _, d := range []*prometheus.Desc{descReady, descQueued, descOldest, descMeshes, descMember, descCommit, descOps, descTime} {
 		ch <- d
 	}
 }
@@ -110,12 +121,19 @@ func (s *storeCollector) Describe(ch chan<- *prometheus.Desc) {
 func (s *storeCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(s.b.ctx, 3*time.Second)
 	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	// A store that does not answer is what claudemesh_ready is for: the other
+	// metrics are told all the same.
+	ready := 0.0
+	if s.b.store.Ready(ctx) == nil && !s.b.diskFull.Load() && !s.b.stopping.Load() { // as /health/ready
+		ready = 1
+	}
+	gauge(descReady, ready)
 	st, err := s.b.store.Stats(ctx)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(descQueued, err)
+		s.b.log.Warn("the store does not answer", "error", err)
 		return
 	}
-	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
 	total := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
 	}

@@ -34,6 +34,7 @@ func opener(wrap func(*sqlite.Store) broker.Store) storetest.ModelOpener {
 }
 
 func TestModel(t *testing.T) {
+	t.Parallel() // after TestModelCanFail has put rapid's flags back
 	storetest.RunModel(t, opener(func(s *sqlite.Store) broker.Store { return s }))
 }
 

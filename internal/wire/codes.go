@@ -1,5 +1,10 @@
 package wire
 
+import (
+	"maps"
+	"slices"
+)
+
 // Code is a machine-readable refusal or fault. Codes are enums: free text
 // never travels in their place.
 type Code string
@@ -126,6 +131,9 @@ var codes = map[Code]CodeInfo{
 	CodeRosterRollback:  {false, 409, "the broker shows an older membership than it showed before"},
 	CodeWrongBroker:     {false, 403, "the broker is not the one this mesh was joined at"},
 }
+
+// Codes returns every code of the table, sorted.
+func Codes() []Code { return slices.Sorted(maps.Keys(codes)) }
 
 // Info returns the table's entry; an unknown code is neither retryable nor explained.
 func (c Code) Info() CodeInfo {
