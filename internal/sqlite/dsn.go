@@ -24,7 +24,7 @@ const minVersion = "3.51.3"
 // its size between checkpoints: overwriting is half the price of appending.
 const (
 	commonQuery = "_busy_timeout=5000&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=ON&_dqs=0" +
-		"&_pragma=page_size(8192)&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)"
+		"&_pragma=page_size(8192)&_pragma=wal_autocheckpoint(1000)&_pragma=temp_store(MEMORY)"
 	writerQuery = commonQuery + "&_txlock=immediate&_pragma=cache_size(-16384)"
 	readerQuery = commonQuery + "&_query_only=1"
 	// toolQuery opens a database that must exist, for the functions that work
@@ -63,6 +63,10 @@ func checkHeader(path string) error {
 	head := make([]byte, len(magic))
 	n, err := io.ReadFull(f, head)
 	if n == 0 && err == io.EOF {
+		// SQLite would take it for a new database and delete the WAL of the old one.
+		if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
+			return fmt.Errorf("%s: %w: it is empty beside a write-ahead log", path, ErrCorrupt)
+		}
 		return nil
 	}
 	if !bytes.Equal(head[:n], magic) {

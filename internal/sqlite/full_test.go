@@ -13,9 +13,9 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-// diskSize leaves room beside the WAL, which takes 32 MiB before SQLite folds it
-// into the file for the first time, and as much again when readers hold it up.
-const diskSize = "96m"
+// diskSize is small, and leaves room beside the WAL, which takes some 8 MiB before
+// SQLite folds it.
+const diskSize = "32m"
 
 // TestDiskFull fills a small file system five times and frees it again:
 // sends are refused, deliveries go on, nothing that was accepted is lost, and the

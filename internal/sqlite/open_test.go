@@ -125,7 +125,7 @@ func TestOpenSettings(t *testing.T) {
 	path := filepath.Join(dir, "broker.db")
 	s := open(t, path)
 	for name, want := range map[string]string{"page_size": "8192", "journal_mode": "wal", "synchronous": "2", "foreign_keys": "1",
-		"busy_timeout": "5000", "wal_autocheckpoint": "4000"} {
+		"busy_timeout": "5000", "wal_autocheckpoint": "1000"} {
 		if got, err := s.Pragma(name); err != nil || got != want {
 			t.Errorf("%s is %q, %v; want %q", name, got, err, want)
 		}

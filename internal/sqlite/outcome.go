@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -34,10 +35,14 @@ func scanOutcome(rows *sql.Rows) (outcome, error) {
 	var state int
 	err := rows.Scan(&o.Delivery, &o.message, &o.Recipient, &state, &o.Code, millis{&o.At}, &o.Size,
 		&o.Sender, fixed(o.ID[:]), &o.mesh, fixed(o.Mesh[:]), fixed(o.SenderKey[:]), fixed(o.RecipientKey[:]))
-	if err == nil {
-		o.State = states[state]
+	if err != nil {
+		return o, err
 	}
-	return o, err
+	if state < 0 || state >= len(states) {
+		return o, fmt.Errorf("%w: delivery %d has state %d", ErrCorrupt, o.Delivery, state)
+	}
+	o.State = states[state]
+	return o, nil
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -41,6 +42,9 @@ func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, limit int) 
 			&d.Nonce, &d.Ciphertext, &d.Wrap, &d.Attempts)
 		if err != nil {
 			return err
+		}
+		if mode < 1 || mode >= len(modes) || rank < 0 || rank >= len(wire.Priorities) {
+			return fmt.Errorf("%w: delivery %d has mode %d and priority %d", ErrCorrupt, d.Number, mode, rank)
 		}
 		d.Mode, d.Priority = modes[mode], wire.Priorities[rank]
 		out = append(out, d)

@@ -92,7 +92,7 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 	}
 	if err := checkHeader(path); err != nil {
-		return nil, err
+		return nil, opened(err)
 	}
 	if s.writeDB, err = openPool(path, writerQuery, 1); err != nil {
 		return nil, err

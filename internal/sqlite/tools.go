@@ -135,6 +135,9 @@ var problemQueries = []string{
 		WHERE g.queued <> coalesce(q.n, 0) OR g.queued_bytes <> coalesce(q.bytes, 0)`,
 	`SELECT 'message ' || m.seq || ' has no body but is queued' FROM delivery d JOIN message m ON m.seq = d.message
 		WHERE d.state = 0 AND m.body IS NULL GROUP BY m.seq`,
+	`SELECT 'message ' || seq || ' has mode ' || mode FROM message WHERE mode NOT BETWEEN 1 AND 4`,
+	`SELECT 'delivery ' || id || ' has state ' || state || ' and priority ' || priority FROM delivery
+		WHERE state NOT BETWEEN 0 AND 2 OR priority NOT BETWEEN 0 AND 2`,
 	`SELECT 'delivery ' || d.id || ' has no message' FROM delivery d LEFT JOIN message m ON m.seq = d.message WHERE m.seq IS NULL`,
 }
 

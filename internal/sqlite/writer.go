@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -88,6 +89,9 @@ func startWriter(ctx context.Context, db *sql.DB, opts Options) (*writer, error)
 	err = w.st.row(ctx, `SELECT max(next,
 		(SELECT coalesce(max(id), 0) + 1 FROM delivery),
 		(SELECT coalesce(max(seq), 0) + 1 FROM message)) FROM counter`, nil, &w.next)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = fmt.Errorf("%w: the counter is missing", ErrCorrupt)
+	}
 	if err != nil {
 		return nil, errors.Join(translate(err), w.st.close(), conn.Close())
 	}

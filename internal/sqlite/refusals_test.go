@@ -12,19 +12,9 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-// known skips a test of a fault that is found and not mended yet. Whoever mends
-// it takes the call away; KNOWN=1 runs them all.
-func known(t *testing.T) {
-	t.Helper()
-	if os.Getenv("KNOWN") == "" {
-		t.Skip("a known fault; KNOWN=1 shows it")
-	}
-}
-
 // A damaged number that stands for a name: the read must fail, not panic, and
 // Check must find it.
 func TestDamagedNumbers(t *testing.T) {
-	known(t)
 	for _, statement := range []string{"UPDATE message SET mode = 99", "UPDATE message SET mode = 0", "UPDATE delivery SET priority = 9"} {
 		path := filepath.Join(t.TempDir(), "broker.db")
 		s := open(t, path)
@@ -53,7 +43,6 @@ func TestDamagedNumbers(t *testing.T) {
 // A database file cut to nothing beside a WAL that is full: Open must not take
 // it for a new one, for SQLite then deletes the WAL.
 func TestEmptyFileBesideWAL(t *testing.T) {
-	known(t)
 	path := filepath.Join(t.TempDir(), "broker.db")
 	s := open(t, path)
 	id, peer := mesh(t, s)
@@ -69,7 +58,6 @@ func TestEmptyFileBesideWAL(t *testing.T) {
 
 // Every refusal of a damaged file says what to do.
 func TestRefusalsSayWhatToDo(t *testing.T) {
-	known(t)
 	intact := filepath.Join(t.TempDir(), "intact.db")
 	open(t, intact).Close()
 	raw, err := os.ReadFile(intact)
@@ -104,7 +92,6 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 // On 32 MiB the WAL fills the file system before SQLite folds it for the first
 // time, with nothing waiting: the store must fold it then, and go on.
 func TestWALFillsTheDisk(t *testing.T) {
-	known(t)
 	s := open(t, filepath.Join(smallDisk(t, "32m"), "broker.db"))
 	id, peer := mesh(t, s)
 	for i := range 4000 {
