@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X github.com/claudemesh/claudemesh/internal/version.version=$(
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test soak check fuzz bench dist clean
+.PHONY: build demo test faults soak check fuzz bench dist clean
 
 build: ## both binaries, into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/claudemesh ./cmd/claudemesh-broker
@@ -16,6 +16,9 @@ demo: build ## the main job, end to end, on an embedded SQLite file
 
 test: ## everything that proves it
 	go test -timeout 5m ./...
+
+faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, leaks: about a minute
+	FAULTS=1 go test -timeout 5m -count=1 -v ./internal/faults/
 
 soak: ## the fault tests with their long numbers, with figures: more than an hour
 	SOAK=1 go test -timeout 3h -count=1 -v ./internal/faults/

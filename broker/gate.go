@@ -125,6 +125,7 @@ func (b *Broker) address(r *http.Request) netip.Prefix {
 // pace limits what one member sends.
 type pace struct {
 	sends, bytes, receipts *rate.Limiter
+	until                  time.Time // of the last refusal of a message
 }
 
 func newPace(l Limits) *pace {
@@ -136,17 +137,24 @@ func newPace(l Limits) *pace {
 }
 
 // take spends one send of n bytes, or says how long to wait. Read receipts
-// have a budget of their own, so that reading does not silence a member.
+// have a budget of their own, so that reading does not silence a member. Once a
+// message is refused, so are those after it until its time has come: a smaller one
+// must not overtake it.
 func (p *pace) take(now time.Time, mode wire.Mode, n int) (wait time.Duration) {
-	sends := p.sends
-	if mode == wire.ModeReceipt {
+	sends, receipt := p.sends, mode == wire.ModeReceipt
+	if receipt {
 		sends = p.receipts
+	} else if wait = p.until.Sub(now); wait > 0 {
+		return wait
 	}
 	s := sends.ReserveN(now, 1)
 	b := p.bytes.ReserveN(now, min(n, p.bytes.Burst()))
 	if wait = max(s.DelayFrom(now), b.DelayFrom(now)); wait > 0 {
 		s.CancelAt(now)
 		b.CancelAt(now)
+		if !receipt {
+			p.until = now.Add(wait)
+		}
 	}
 	return wait
 }

@@ -183,6 +183,7 @@ func TestFoundToken(t *testing.T) {
 	open.Stop()
 	open.Config.Open, open.Config.AdminToken, open.Config.Limits.FailuresPerMinute = false, "s3cret", 4
 	open.Start()
+	http.DefaultClient.CloseIdleConnections() // they are the old broker's, on the same port
 	bearer := func(s string) http.Header { return http.Header{"Authorization": {s}} }
 	for _, c := range []struct {
 		header http.Header
