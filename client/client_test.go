@@ -11,6 +11,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
+	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -223,4 +224,34 @@ func TestRestoredBroker(t *testing.T) {
 		t.Errorf("received %q", r.Text)
 	}
 	state(t, alice, s.ID, client.Read)
+}
+
+// TestNewMemberIsFound: a peer whose member joined a moment ago is found though
+// the news of the membership has not come.
+func TestNewMemberIsFound(t *testing.T) {
+	for _, listed := range []bool{false, true} {
+		w := meshtest.New(t, nil)
+		am := w.Found("acme", "alice")
+		relay := w.Relay()
+		relay.Hook(func(toClient bool, f wire.Frame) []wire.Frame {
+			if _, ok := f.(*wire.MembersChanged); ok && toClient {
+				return nil
+			}
+			return []wire.Frame{f}
+		})
+		am.Broker = relay.URL
+		alice := w.Dial(am, "web", nil)
+		if listed { // then presence tells of bob, not the list
+			if _, _, err := alice.Peers(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		am.Broker = w.URL
+		inviter := w.Dial(am, "inviter", nil)
+		bob := w.Dial(w.Join(inviter, "member", "bob"), "api", nil)
+		send(t, alice, "bob/api", "welcome")
+		if r := w.Next(bob); r.Text != "welcome" {
+			t.Errorf("received %q", r.Text)
+		}
+	}
 }

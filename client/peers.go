@@ -61,6 +61,10 @@ func (c *Client) fetchPeers(ctx context.Context, k *conn) error {
 			list = append(list, l.Peers...)
 		}
 	})
+	if err == nil && c.strangers(list) {
+		// They joined a moment ago, and the list came before the news of it.
+		err = c.refreshMembers(ctx, k)
+	}
 	c.mu.Lock()
 	if err != nil {
 		c.watching = false
@@ -78,6 +82,13 @@ func (c *Client) fetchPeers(ctx context.Context, k *conn) error {
 	}
 	c.mu.Unlock()
 	return c.box.SavePeers(ctx, c.m.MeshID, known)
+}
+
+// strangers reports whether a peer's member is not in the roster.
+func (c *Client) strangers(list []wire.Peer) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(list, func(w wire.Peer) bool { _, ok := c.roster.Known(w.Pubkey); return !ok })
 }
 
 // notePeer verifies one peer and puts it into the table. c.mu is held.
@@ -102,8 +113,23 @@ func toKnown(p *Peer) mailbox.KnownPeer {
 	}
 }
 
-// presence applies one change that the broker tells of.
-func (c *Client) presence(f *wire.Presence) {
+// presence applies one change that the broker tells of. The reader calls it and
+// may not wait: a peer of a member that is not known yet is looked at after the
+// membership was read.
+func (c *Client) presence(k *conn, f *wire.Presence) {
+	if !c.strangers([]wire.Peer{f.Peer}) {
+		c.applyPresence(f)
+		return
+	}
+	c.wg.Go(func() {
+		if err := c.refreshMembers(c.ctx, k); err != nil && c.ctx.Err() == nil {
+			c.log.Debug("membership is not read", "error", err)
+		}
+		c.applyPresence(f)
+	})
+}
+
+func (c *Client) applyPresence(f *wire.Presence) {
 	c.mu.Lock()
 	p := c.notePeer(f.Peer)
 	if p == nil {

@@ -29,7 +29,7 @@ func (k *conn) handle(raw []byte) {
 	case *wire.Receipt:
 		k.c.receipt(f)
 	case *wire.Presence:
-		k.c.presence(f)
+		k.c.presence(k, f)
 	case *wire.MembersChanged:
 		k.c.wg.Go(func() {
 			if err := k.c.syncMembers(k.c.ctx, k, f.Version); err != nil && k.c.ctx.Err() == nil {

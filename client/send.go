@@ -148,6 +148,12 @@ func (c *Client) Send(ctx context.Context, m Message) (*Sent, error) {
 		return nil, err
 	}
 	to, failed, multi := d.all(m.To)
+	if slices.ContainsFunc(failed, notFound) && c.lookAgain(ctx) == nil {
+		if d, err = c.directory(ctx); err != nil {
+			return nil, err
+		}
+		to, failed, multi = d.all(m.To)
+	}
 	if len(to) == 0 {
 		if len(failed) == 0 {
 			return nil, &TargetError{Reason: ReasonInvalid}
@@ -166,6 +172,27 @@ func (c *Client) Send(ctx context.Context, m Message) (*Sent, error) {
 		c.awaitAccept(ctx, id)
 	}
 	return c.sent(ctx, id, to, failed)
+}
+
+func notFound(t SentTarget) bool {
+	var e *TargetError
+	return errors.As(t.Err, &e) && e.Reason == ReasonNotFound
+}
+
+// lookAgain asks the broker for members and peers afresh, before somebody is
+// said not to be there.
+func (c *Client) lookAgain(ctx context.Context) error {
+	k, err := c.online()
+	if err != nil {
+		return err
+	}
+	if err := c.refreshMembers(ctx, k); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.watching = false // the list is asked for again; the broker goes on telling of changes
+	c.mu.Unlock()
+	return c.fetchPeers(ctx, k)
 }
 
 // store seals a message and puts it into the outbox, in one transaction with
