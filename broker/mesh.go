@@ -398,7 +398,8 @@ func (m *mesh) bounced(outs []Outcome) {
 	}
 }
 
-// members returns the roster's current members' keys. mesh.mu is held.
+// isMemberKey reports whether a key is a member's, current or not, or the
+// owner's: no session may have it. mesh.mu is held.
 func (m *mesh) isMemberKey(k wire.Key) bool {
 	_, known := m.roster.Known(k)
 	return known || k == m.roster.Genesis.Owner

@@ -61,7 +61,7 @@ func newMetrics(b *Broker) *metrics {
 		m.refusedTotal.WithLabelValues(string(c))
 	}
 	for _, c := range []wire.CloseCode{wire.CloseBadHello, wire.CloseUnknown, wire.CloseRemoved, wire.CloseSlow, wire.CloseReplaced,
-		wire.CloseTooMany, wire.CloseVersion, wire.CloseGoingAway, wire.CloseFrameTooBig} {
+		wire.CloseVersion, wire.CloseGoingAway, wire.CloseFrameTooBig} {
 		m.closedTotal.WithLabelValues(strconv.Itoa(int(c)))
 	}
 	for _, r := range []wire.Role{wire.RoleSession, wire.RolePerson, wire.RoleObserver} {

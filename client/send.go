@@ -137,11 +137,8 @@ func (c *Client) Send(ctx context.Context, m Message) (*Sent, error) {
 	if len(m.Text) > wire.MaxBodyBytes {
 		return nil, wire.Faultf(wire.CodeTooLarge, fmt.Sprintf("a message holds at most %d bytes, this one has %d", wire.MaxBodyBytes, len(m.Text)))
 	}
-	c.mu.Lock()
-	withheld := c.withheld
-	c.mu.Unlock()
-	if withheld != nil {
-		return nil, withheld
+	if err := c.withheldNow(); err != nil {
+		return nil, err
 	}
 	d, err := c.directory(ctx)
 	if err != nil {

@@ -37,18 +37,11 @@ type member struct {
 }
 
 func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
-	p, meshes, err := a.memberships()
-	if err != nil {
-		return err
-	}
-	s, err := a.connect(ctx, p, meshes, client.Observer)
+	s, err := a.observe(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.end(ctx)
-	if err := s.refusal(); err != nil {
-		return err
-	}
 	out := []member{}
 	rows := [][]string{{"NAME", "ROLE", "JOINED", "KEY", ""}}
 	for i, cl := range s.clients {
@@ -58,7 +51,7 @@ func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
 		for _, m := range cl.Members() {
 			out = append(out, member{cl.Mesh(), m.Name, m.Role, m.Key.String(), m.Self, stampMs(m.Joined)})
 			name, you := m.Name, ""
-			if len(meshes) > 1 {
+			if len(s.clients) > 1 {
 				name = cl.Mesh() + ":" + name
 			}
 			if m.Self {

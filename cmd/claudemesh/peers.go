@@ -57,18 +57,11 @@ func peerOf(p client.Peer) peer {
 }
 
 func (a *app) runPeers(ctx context.Context, c *cli.Command) error {
-	p, meshes, err := a.memberships()
-	if err != nil {
-		return err
-	}
-	s, err := a.connect(ctx, p, meshes, client.Observer)
+	s, err := a.observe(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.end(ctx)
-	if err := s.refusal(); err != nil {
-		return err
-	}
 	out := []peer{}
 	rows := [][]string{{"NAME", "STATUS", "SUMMARY", "CWD", "LAST SEEN", "KEY"}}
 	for i, cl := range s.clients {
@@ -84,7 +77,7 @@ func (a *app) runPeers(ctx context.Context, c *cli.Command) error {
 		}
 		for _, p := range peers {
 			out = append(out, peerOf(p))
-			rows = append(rows, peerRow(p, len(meshes) > 1))
+			rows = append(rows, peerRow(p, len(s.clients) > 1))
 		}
 	}
 	switch {

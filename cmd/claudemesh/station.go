@@ -83,6 +83,24 @@ func ready(ctx context.Context, c *client.Client) error {
 	return c.Ready(more)
 }
 
+// observe connects to every mesh as an observer. A mesh that refuses this member
+// for good is an error; a broker that is away is none.
+func (a *app) observe(ctx context.Context) (*station, error) {
+	p, meshes, err := a.memberships()
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.connect(ctx, p, meshes, client.Observer)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.refusal(); err != nil {
+		s.end(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
 // refusal returns the first error that is more than an absent broker.
 func (s *station) refusal() error {
 	for i, c := range s.clients {

@@ -187,7 +187,6 @@ const (
 	CloseRemoved     CloseCode = 4403 // the member was removed
 	CloseSlow        CloseCode = 4408 // did not read, did not answer pings, or sent no hello in time
 	CloseReplaced    CloseCode = 4409 // another connection has this session key
-	CloseTooMany     CloseCode = 4429 // too many unauthenticated sockets
 	CloseVersion     CloseCode = 4426 // protocol version not spoken
 	CloseGoingAway   CloseCode = 1001 // the broker stops
 	CloseFrameTooBig CloseCode = 1009 // a message over the limit
@@ -207,7 +206,6 @@ var closes = map[CloseCode]CloseInfo{
 	CloseRemoved:     {true, "removed from the mesh", CodeRemoved},
 	CloseSlow:        {false, "too slow", CodeInternal},
 	CloseReplaced:    {true, "another process took this session", CodeForbidden},
-	CloseTooMany:     {false, "too many unauthenticated sockets", CodeRateLimited},
 	CloseVersion:     {true, "protocol version not spoken", CodeUnsupportedVersion},
 	CloseGoingAway:   {false, "going away", CodeShuttingDown},
 	CloseFrameTooBig: {false, "message too big", CodeTooLarge},
