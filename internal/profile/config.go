@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -127,34 +128,12 @@ func (p *Profile) Add(m client.Membership) error {
 
 // Remove deletes a membership. ErrNotJoined.
 func (p *Profile) Remove(meshID wire.ID) error {
-	return p.at(meshID, func(meshes []client.Membership, i int) ([]client.Membership, error) {
-		return append(meshes[:i], meshes[i+1:]...), nil
-	})
-}
-
-// Update changes a membership. Its mesh id stays. ErrNotJoined, ErrNameTaken.
-func (p *Profile) Update(meshID wire.ID, change func(*client.Membership)) error {
-	return p.at(meshID, func(meshes []client.Membership, i int) ([]client.Membership, error) {
-		m := &meshes[i]
-		change(m)
-		m.MeshID = meshID
-		for j, o := range meshes {
-			if j != i && o.Mesh == m.Mesh {
-				return nil, fmt.Errorf("%w: %s", ErrNameTaken, m.Mesh)
-			}
-		}
-		return meshes, nil
-	})
-}
-
-func (p *Profile) at(meshID wire.ID, f func([]client.Membership, int) ([]client.Membership, error)) error {
 	return p.change(func(meshes []client.Membership) ([]client.Membership, error) {
-		for i := range meshes {
-			if meshes[i].MeshID == meshID {
-				return f(meshes, i)
-			}
+		i := slices.IndexFunc(meshes, func(m client.Membership) bool { return m.MeshID == meshID })
+		if i < 0 {
+			return nil, ErrNotJoined
 		}
-		return nil, ErrNotJoined
+		return slices.Delete(meshes, i, i+1), nil
 	})
 }
 

@@ -58,13 +58,6 @@ func (k Key) Short() string { return hex.EncodeToString(k[:4]) }
 // IsZero reports whether the key is absent.
 func (k Key) IsZero() bool { return k == Key{} }
 
-// ParseKey reads 64 lowercase hex digits.
-func ParseKey(s string) (Key, error) {
-	var k Key
-	err := k.UnmarshalText([]byte(s))
-	return k, err
-}
-
 // AppendText appends the id in hex.
 func (id ID) AppendText(b []byte) ([]byte, error) { return appendHex(b, id[:]), nil }
 
