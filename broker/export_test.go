@@ -50,6 +50,23 @@ func PreAuth(b *Broker) (all, addresses int) {
 // Connections returns how many sockets the broker has.
 func Connections(b *Broker) int { return len(b.connections()) }
 
+// Routed returns how many connections of a key, a session's or a member's, are routing targets.
+func Routed(b *Broker, mesh wire.ID, key wire.Key) int {
+	m, err := b.mesh(context.Background(), mesh)
+	if err != nil {
+		return 0
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for c := range m.conns {
+		if c.key == key {
+			n++
+		}
+	}
+	return n
+}
+
 // InFlight returns the leases of the connections of a session.
 func InFlight(b *Broker, mesh wire.ID, session wire.Key) int {
 	m, err := b.mesh(context.Background(), mesh)

@@ -270,9 +270,24 @@ func (u *user) again(p *peer) *peer {
 
 func (p *peer) pub() wire.Key { return p.key.Public() }
 
-// end closes in good order, cut without a word.
-func (p *peer) end() { _ = p.ws.Close(websocket.StatusNormalClosure, ""); <-p.done }
-func (p *peer) cut() { _ = p.ws.CloseNow(); <-p.done }
+// end closes in good order, cut without a word. The broker has let go of the
+// connection when they return.
+func (p *peer) end() { p.gone(func() error { return p.ws.Close(websocket.StatusNormalClosure, "") }) }
+func (p *peer) cut() { p.gone(p.ws.CloseNow) }
+
+func (p *peer) gone(shut func() error) {
+	p.w.t.Helper()
+	routed := func() int {
+		if p.ack == nil { // it never said hello
+			return 0
+		}
+		return broker.Routed(p.w.Broker, p.w.m.MeshID, p.pub())
+	}
+	before := routed()
+	_ = shut()
+	<-p.done
+	p.w.eventually("the broker lets go", func() bool { return before == 0 || routed() < before })
+}
 
 func (p *peer) write(f wire.Frame) {
 	p.w.t.Helper()
