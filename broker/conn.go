@@ -55,11 +55,10 @@ type conn struct {
 type lease struct {
 	conn     *conn
 	peer     *peer
-	settling bool // its outcome is on its way to the disk
-	delivery int64
+	settling bool       // its outcome is on its way to the disk
+	end      Settlement // its State is set when it is answered
 	sender   PeerID
 	id       wire.ID
-	size     int64
 	deadline time.Time
 }
 

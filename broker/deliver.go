@@ -2,68 +2,10 @@ package broker
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
-
-// arrived pushes a message that was just given to the store to each recipient
-// that takes pushes live, and notes that it is on its way to disk for the others.
-// first is zero when nothing may be pushed before the commit. mesh.mu is held.
-func (m *mesh) arrived(msg *Message, sender *peer, first int64) (pushed []bool) {
-	pushed = make([]bool, len(msg.Deliveries))
-	for i, d := range msg.Deliveries {
-		p := m.byID[d.Recipient]
-		if p == nil {
-			continue
-		}
-		if first > 0 && p.conn != nil && p.phase == live {
-			if pushed[i] = m.push(p, msg.delivery(i, first), sender); !pushed[i] {
-				p.phase = behind
-			}
-		}
-		if !pushed[i] {
-			p.uncommitted++
-			if p.phase == live {
-				p.phase = behind
-			}
-		}
-	}
-	return pushed
-}
-
-// delivery is the i-th delivery of a message whose first has that number.
-func (msg *Message) delivery(i int, first int64) Delivery {
-	return Delivery{
-		Number: first + int64(i), Sender: msg.Sender, ID: msg.ID, Mode: msg.Mode, Priority: msg.Priority,
-		Created: msg.Created, Expires: msg.Expires, Nonce: msg.Nonce, Ciphertext: msg.Ciphertext, Wrap: msg.Deliveries[i].Wrap,
-	}
-}
-
-// committed has the recipients that arrived did not push to read their queue,
-// now that the message is on disk, or never will be. The store's writer calls
-// it, in commit order.
-func (m *mesh) committed(msg *Message, pushed *[]bool) {
-	conns := map[*conn]bool{}
-	m.mu.Lock()
-	for i, d := range msg.Deliveries {
-		p := m.byID[d.Recipient]
-		if p == nil || (*pushed)[i] {
-			continue
-		}
-		p.uncommitted--
-		if p.phase == reading {
-			p.again = true
-		} else if p.conn != nil {
-			conns[p.conn] = true
-		}
-	}
-	m.mu.Unlock()
-	for c := range conns {
-		m.pump(c)
-	}
-}
 
 // push leases one delivery to p's connection and queues its frame. It reports
 // false when the connection's window is closed. mesh.mu is held.
@@ -72,17 +14,17 @@ func (m *mesh) push(p *peer, d Delivery, sender *peer) bool {
 	if m.leaseOf(p, d.Number) != nil {
 		return true // a page and an arrival met, or the mailbox's last taker has it
 	}
-	size := int64(len(d.Nonce) + len(d.Ciphertext) + len(d.Wrap))
+	end := d.Settlement(m.id, p.id)
 	if c.inFlight >= l.Window || len(c.leases) >= l.Window+maxSettling || !c.out.Roomy() ||
-		(c.inFlight > 0 && c.inBytes+int(size) > l.WindowBytes) {
+		(c.inFlight > 0 && c.inBytes+int(end.Size) > l.WindowBytes) {
 		return false
 	}
 	c.leases[d.Number] = &lease{
-		conn: c, peer: p, delivery: d.Number, sender: d.Sender, id: d.ID, size: size,
+		conn: c, peer: p, end: end, sender: d.Sender, id: d.ID,
 		deadline: m.b.cfg.Now().Add(l.Lease),
 	}
 	c.inFlight++
-	c.inBytes += int(size)
+	c.inBytes += int(end.Size)
 	c.send(&wire.Push{
 		Delivery: d.Number, ID: d.ID, Mode: d.Mode, To: p.key, SenderPubkey: sender.key, SenderMember: sender.member,
 		Priority: d.Priority, Expires: d.Expires.UnixMilli(), Nonce: d.Nonce, Ciphertext: d.Ciphertext, Wrap: d.Wrap,
@@ -120,24 +62,24 @@ const maxSettling = 1024
 func (l *lease) answer() {
 	l.settling = true
 	l.conn.inFlight--
-	l.conn.inBytes -= int(l.size)
+	l.conn.inBytes -= int(l.end.Size)
 }
 
 func (l *lease) unanswer() {
-	if l.conn.leases[l.delivery] == l {
+	if l.conn.leases[l.end.Delivery] == l {
 		l.settling = false
 		l.conn.inFlight++
-		l.conn.inBytes += int(l.size)
+		l.conn.inBytes += int(l.end.Size)
 	}
 }
 
 // release ends a lease. mesh.mu is held.
 func (l *lease) release() {
-	if c := l.conn; c.leases[l.delivery] == l {
+	if c := l.conn; c.leases[l.end.Delivery] == l {
 		if !l.settling {
 			l.answer()
 		}
-		delete(c.leases, l.delivery)
+		delete(c.leases, l.end.Delivery)
 	}
 }
 
@@ -145,114 +87,6 @@ func (l *lease) release() {
 func (c *conn) dropLeases() {
 	clear(c.leases)
 	c.inFlight, c.inBytes = 0, 0
-}
-
-// requeue has a delivery that was leased read and pushed again, and returns the
-// connection to pump for that, if any. mesh.mu is held.
-func (l *lease) requeue() *conn {
-	l.release()
-	if l.peer.conn != nil && l.peer.phase == live {
-		l.peer.phase = behind
-	} else {
-		l.peer.again = true
-	}
-	return l.peer.conn
-}
-
-// pump starts reading pages for c's mailboxes that are behind, as far as its
-// window is open. It may be called at any time under no lock.
-func (m *mesh) pump(c *conn) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	l := m.b.cfg.Limits
-	if c.closed.Load() || c.inFlight > l.Window/2 || c.inBytes > l.WindowBytes/2 || !c.out.Roomy() {
-		return // half a window at a time makes pages worth reading
-	}
-	for _, p := range c.serves {
-		if p.conn == c && p.phase == behind {
-			p.phase, p.again = reading, false
-			m.b.wg.Go(func() { m.fill(p, c) })
-		}
-	}
-}
-
-// fill reads pages of p's queue and pushes them until the queue is empty or
-// the window is closed.
-func (m *mesh) fill(p *peer, c *conn) {
-	for {
-		m.mu.Lock()
-		limit := m.b.cfg.Limits.Window + len(c.leases) + 1
-		p.ended = nil
-		m.mu.Unlock()
-		rows, err := m.b.store.Queued(m.b.ctx, p.id, limit)
-		m.mu.Lock()
-		if p.conn != c { // another connection took the mailbox meanwhile
-			m.mu.Unlock()
-			return
-		}
-		if err != nil {
-			p.phase = behind
-			m.mu.Unlock()
-			if m.b.ctx.Err() == nil {
-				m.b.log.Error("queue does not read", "error", err)
-			}
-			return
-		}
-		open, orphans := true, []Delivery(nil)
-		for _, d := range rows {
-			sender := m.byID[d.Sender]
-			if slices.Contains(p.ended, d.Number) {
-				continue
-			}
-			if sender == nil {
-				orphans = append(orphans, d)
-			} else if open = m.push(p, d, sender); !open {
-				break
-			}
-		}
-		if len(orphans) > 0 {
-			p.again = true
-			m.mu.Unlock()
-			m.dropOrphans(p, orphans)
-			m.mu.Lock()
-		}
-		switch {
-		case !open:
-			p.phase = behind
-		case len(rows) < limit && !p.again && p.uncommitted > 0:
-			p.phase = behind // their commit pumps
-		case len(rows) < limit && !p.again:
-			p.phase = live
-		default:
-			p.again = false
-			m.mu.Unlock()
-			continue
-		}
-		m.mu.Unlock()
-		return
-	}
-}
-
-// dropOrphans bounces deliveries whose sender was forgotten with its member: no
-// recipient could verify them.
-func (m *mesh) dropOrphans(p *peer, orphans []Delivery) {
-	rows := make([]Settlement, len(orphans))
-	for i, d := range orphans {
-		rows[i] = Settlement{Delivery: d.Number, Recipient: p.id, State: wire.StateBounced, Code: wire.CodeRemoved, At: m.b.cfg.Now()}
-	}
-	wait := make(chan struct{})
-	m.b.store.Settle(rows, func(done []bool, _ error) {
-		m.mu.Lock()
-		for i, ok := range done {
-			if ok {
-				d := orphans[i]
-				m.account(p, d.Sender, -1, -int64(len(d.Nonce)+len(d.Ciphertext)+len(d.Wrap)))
-			}
-		}
-		m.mu.Unlock()
-		close(wait)
-	})
-	<-wait
 }
 
 // clientAck settles deliveries that are on the recipient's disk. One that is
@@ -284,7 +118,8 @@ func (c *conn) settle(deliveries []int64, state wire.State, code wire.Code) {
 		if l := c.leases[d]; l != nil && !l.settling {
 			l.answer()
 			leases = append(leases, l)
-			rows = append(rows, Settlement{Delivery: d, Recipient: l.peer.id, State: state, Code: code, At: now})
+			l.end.State, l.end.Code, l.end.At = state, code, now
+			rows = append(rows, l.end)
 		}
 	}
 	m.mu.Unlock()
@@ -310,10 +145,10 @@ func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err erro
 	m.mu.Lock()
 	for i, l := range leases {
 		l.release()
-		l.peer.end(l.delivery)
+		l.peer.ends(l.end.Delivery)
 		conns[l.conn] = true
 		if done[i] {
-			m.account(l.peer, l.sender, -1, -l.size)
+			m.account(l.peer, l.sender, -1, -l.end.Size)
 		}
 	}
 	m.mu.Unlock()
@@ -343,7 +178,7 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 		for _, l := range c.leases {
 			if !l.settling && now.After(l.deadline) {
 				l.deadline = now.Add(m.b.cfg.Limits.Lease) // once, whatever becomes of it here
-				late, ids = append(late, l), append(ids, l.delivery)
+				late, ids = append(late, l), append(ids, l.end.Delivery)
 			}
 		}
 	}
@@ -362,11 +197,12 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 	m.mu.Lock()
 	for i, l := range late {
 		switch {
-		case l.settling || l.conn.leases[l.delivery] != l: // answered meanwhile
+		case l.settling || l.conn.leases[l.end.Delivery] != l: // answered meanwhile
 		case counts[i] >= m.b.cfg.Limits.Attempts:
 			l.answer()
 			dead = append(dead, l)
-			rows = append(rows, Settlement{Delivery: l.delivery, Recipient: l.peer.id, State: wire.StateBounced, Code: wire.CodeUndeliverable, At: now})
+			l.end.State, l.end.Code, l.end.At = wire.StateBounced, wire.CodeUndeliverable, now
+			rows = append(rows, l.end)
 		default:
 			if c := l.requeue(); c != nil {
 				conns[c] = true

@@ -32,7 +32,7 @@ type mesh struct {
 	paces      map[wire.Key]*pace
 }
 
-// peer is one key that messages are addressed to, and its mailbox.
+// peer is one key that messages are addressed to.
 // mesh.mu guards it.
 type peer struct {
 	id          PeerID
@@ -43,28 +43,11 @@ type peer struct {
 	dirty       bool      // lastSeen is newer than the store's
 	grace       time.Time // until when a dropped session counts as online
 
-	conn  *conn // takes this mailbox's pushes; nil when nobody does
-	phase phase
-	again bool // something arrived while a page was read
-
-	// uncommitted counts messages for this mailbox that were accepted, not pushed, and
-	// are not on disk yet: no page shows them, so nothing may be pushed past them.
-	uncommitted int
-
+	mailbox
 	recent *recentIDs // of what it sent; nil before the first
-	ended  []int64    // deliveries that were settled meanwhile: the page may still have them
 
 	usage *usage // nil until first needed
 }
-
-// phase says how a mailbox with a connection gets its pushes.
-type phase int
-
-const (
-	behind  phase = iota // the store holds deliveries that were not pushed; arrivals stay there
-	reading              // a page is being read; arrivals stay and set again
-	live                 // everything queued is in flight; arrivals are pushed at once
-)
 
 // recentIDs remembers the last messages of a sender, as many as a client has in
 // flight: a repeat is not pushed ahead of its commit, which will know it.
@@ -101,13 +84,6 @@ func (u *usage) add(sender PeerID, n, bytes int64) {
 	s.Bytes += bytes
 	if s.Count <= 0 {
 		delete(u.senders, sender)
-	}
-}
-
-// end notes that a delivery has its outcome. mesh.mu is held.
-func (p *peer) end(delivery int64) {
-	if p.phase == reading {
-		p.ended = append(p.ended, delivery)
 	}
 }
 
@@ -286,7 +262,7 @@ func (m *mesh) pace(member wire.Key) *pace {
 
 // attach makes c the taker of p's mailbox. mesh.mu is held.
 func (m *mesh) attach(p *peer, c *conn) {
-	p.conn, p.phase, p.again = c, behind, false
+	p.serve(c)
 	c.serves = append(c.serves, p)
 }
 
@@ -297,7 +273,7 @@ func (m *mesh) detach(c *conn) (moved []*conn) {
 		if p.conn != c {
 			continue
 		}
-		p.conn = nil
+		p.serve(nil)
 		if p.key != p.member {
 			continue
 		}
@@ -382,7 +358,7 @@ func (m *mesh) bounced(outs []Outcome) {
 		if p == nil {
 			continue
 		}
-		p.end(o.Delivery)
+		p.ends(o.Delivery)
 		if l := m.leaseOf(p, o.Delivery); l != nil {
 			l.release()
 			freed[l.conn] = true

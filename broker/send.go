@@ -51,14 +51,15 @@ func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 // recipient knows it.
 func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Skipped) {
 	m, began := c.mesh, time.Now()
-	var pushed []bool // by delivery; the lock orders it before its use in done
+	var first int64 // the lock orders it before its use in done
 	m.mu.Lock()
 	defer m.mu.Unlock() // numbers are given in the order of pushes
-	first := c.b.store.Accept(msg, func(a Accepted, err error) {
-		if err != nil || a.Duplicate {
+	first = c.b.store.Accept(msg, func(a Accepted, err error) {
+		stored := err == nil && !a.Duplicate
+		if !stored {
 			m.unaccount(msg)
 		}
-		defer m.committed(msg, &pushed)
+		defer m.committed(msg, &first, a, stored)
 		if err != nil {
 			fe := asFault(err).Frame(req)
 			fe.ID = msg.ID
@@ -72,10 +73,7 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 	if sender.recent == nil {
 		sender.recent = new(recentIDs)
 	}
-	if sender.recent.add(msg.ID) {
-		first = 0
-	}
-	pushed = m.arrived(msg, sender, first)
+	m.arrived(msg, first, sender.recent.add(msg.ID))
 }
 
 // checkSend checks what a frame says by itself.

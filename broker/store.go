@@ -299,9 +299,18 @@ type Outcome struct {
 	Size         int64
 }
 
+// Delivery is the i-th delivery of a message whose first has that number.
+func (m *Message) Delivery(i int, first int64) Delivery {
+	return Delivery{
+		Number: first + int64(i), Message: first, Sender: m.Sender, ID: m.ID, Mode: m.Mode, Priority: m.Priority,
+		Created: m.Created, Expires: m.Expires, Nonce: m.Nonce, Ciphertext: m.Ciphertext, Wrap: m.Deliveries[i].Wrap,
+	}
+}
+
 // Delivery is one queued delivery with its body.
 type Delivery struct {
 	Number     int64
+	Message    int64 // number of the message's first delivery
 	Sender     PeerID
 	ID         wire.ID
 	Mode       wire.Mode
@@ -314,10 +323,27 @@ type Delivery struct {
 	Attempts   int
 }
 
-// Settlement ends one delivery: State is delivered, or bounced with a code.
+// Size is what the delivery counts against quotas: the bytes of body and wrap.
+func (d *Delivery) Size() int64 { return int64(len(d.Nonce) + len(d.Ciphertext) + len(d.Wrap)) }
+
+// Settlement returns the settlement of a delivery to a recipient, without its end.
+func (d *Delivery) Settlement(mesh wire.ID, to PeerID) Settlement {
+	return Settlement{Mesh: mesh, Message: d.Message, Delivery: d.Number, Recipient: to, Mode: d.Mode, Size: d.Size()}
+}
+
+// Place is how far a mailbox was read: for each priority rank, the number of
+// the last delivery.
+type Place [len(wire.Priorities)]int64
+
+// Settlement ends one delivery: State is delivered, or bounced with a code. What
+// stands before State is the delivery's own, so that the store need not look it up.
 type Settlement struct {
+	Mesh      wire.ID
+	Message   int64 // number of the message's first delivery
 	Delivery  int64
 	Recipient PeerID
+	Mode      wire.Mode
+	Size      int64
 	State     wire.State
 	Code      wire.Code
 	At        time.Time
@@ -350,9 +376,11 @@ type QueueStore interface {
 	Settle(s []Settlement, done func(settled []bool, err error))
 	// Retry counts one failed attempt of each delivery and returns the counts.
 	Retry(ctx context.Context, deliveries []int64) (attempts []int, err error)
-	// Queued returns up to limit queued deliveries of a recipient, ordered by
-	// priority rank, then by number. It sees everything whose done was called.
-	Queued(ctx context.Context, recipient PeerID, limit int) ([]Delivery, error)
+	// Queued returns a page of a recipient's queued deliveries that stand after a place,
+	// ordered by priority rank, then by number: at most rows of them, and no more once they
+	// are bytes in size. more is false when there are no others. It sees
+	// everything whose done was called.
+	Queued(ctx context.Context, recipient PeerID, after Place, rows int, bytes int64) (page []Delivery, more bool, err error)
 	// Usage sums what each sender has queued for a recipient.
 	Usage(ctx context.Context, recipient PeerID) ([]Usage, error)
 	// Lookup returns what is known of message (sender, id) and its hash. ErrNotFound.

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"bytes"
-	"database/sql"
 	"errors"
 	"fmt"
 
@@ -62,14 +61,16 @@ func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refu
 	} else if err != nil {
 		return out, nil, err
 	}
-	nonce, body := blob(m.Nonce), blob(m.Ciphertext) // never NULL: that is a tombstone
-	if len(m.Deliveries) == 0 {
-		nonce, body = nil, nil // a tombstone from the start
+	var nonce, body, own []byte // own is a direct's body, which stands in its delivery
+	switch {
+	case m.Mode.Direct():
+		own = joined(m.Nonce, m.Ciphertext)
+	case len(m.Deliveries) > 0: // else it is a tombstone from the start
+		nonce, body = blob(m.Nonce), blob(m.Ciphertext)
 	}
 	created := toMillis(m.Created)
-	n, err := w.st.exec(bg, `INSERT INTO message (seq, mesh, sender, id, hash, mode, recipients, created, expires, nonce, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, sender) DO NOTHING`,
-		seq, mesh, int64(m.Sender), m.ID[:], m.Hash[:], mode, len(m.Deliveries), created, toMillis(m.Expires), nonce, body)
+	n, err := w.hot.message.exec(w.conn, seq, mesh, int64(m.Sender), m.ID[:], m.Hash[:], int64(mode),
+		int64(len(m.Deliveries)), created, toMillis(m.Expires), nonce, body)
 	if err != nil {
 		return out, nil, err
 	}
@@ -79,9 +80,11 @@ func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refu
 	size := int64(0)
 	for i := range m.Deliveries {
 		d := &m.Deliveries[i]
-		each := m.Size(*d)
-		if _, err := w.st.exec(bg, `INSERT INTO delivery (id, message, recipient, priority, state, at, size, wrap)
-			VALUES (?, ?, ?, ?, 0, ?, ?, ?)`, seq+int64(i), seq, int64(d.Recipient), rank, created, each, d.Wrap); err != nil {
+		each, wrap := m.Size(*d), d.Wrap
+		if own != nil {
+			wrap = own
+		}
+		if _, err := w.hot.delivery.exec(w.conn, seq+int64(i), seq, int64(d.Recipient), int64(rank), created, each, wrap); err != nil {
 			return out, nil, err
 		}
 		size += each
@@ -116,9 +119,23 @@ func (w *writer) meshRow(id wire.ID) (int64, error) {
 	return row, err
 }
 
-const settleQuery = `UPDATE delivery SET state = ?, code = ?, at = ?, wrap = NULL
-	WHERE id = ? AND recipient = ? AND state = 0
-	RETURNING message, size, (SELECT mesh FROM message WHERE seq = delivery.message)`
+// hotStatements are what a message costs: two for accepting a direct, one for settling it.
+type hotStatements struct{ message, delivery, settle hotStatement }
+
+func newHotStatements() hotStatements {
+	return hotStatements{
+		message: hotStatement{query: `INSERT INTO message (seq, mesh, sender, id, hash, mode, recipients, created, expires, nonce, body)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, sender) DO NOTHING`},
+		delivery: hotStatement{query: `INSERT INTO delivery (id, message, recipient, priority, state, at, size, wrap)
+			VALUES (?, ?, ?, ?, 0, ?, ?, ?)`},
+		settle: hotStatement{query: `UPDATE delivery SET state = ?, code = ?, at = ?, wrap = NULL
+			WHERE id = ? AND recipient = ? AND state = 0`},
+	}
+}
+
+func (h *hotStatements) close() error {
+	return errors.Join(h.message.close(), h.delivery.close(), h.settle.close())
+}
 
 // settle ends deliveries and drops the bodies nobody waits for any more.
 func (w *writer) settle(ends []broker.Settlement) ([]bool, error) {
@@ -129,27 +146,43 @@ func (w *writer) settle(ends []broker.Settlement) ([]bool, error) {
 		if e.State == wire.StateBounced {
 			state, code = stateBounced, string(e.Code)
 		}
-		var seq, size, mesh int64
-		err := w.st.row(bg, settleQuery, []any{state, code, toMillis(e.At), e.Delivery, int64(e.Recipient)}, &seq, &size, &mesh)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
+		n, err := w.hot.settle.exec(w.conn, int64(state), code, toMillis(e.At), e.Delivery, int64(e.Recipient))
 		if err != nil {
 			return nil, err
 		}
-		if err := w.dropBody(seq); err != nil {
+		if n == 0 {
+			continue
+		}
+		if !e.Mode.Direct() {
+			if err := w.dropBody(e.Message); err != nil {
+				return nil, err
+			}
+		}
+		mesh, err := w.meshRow(e.Mesh)
+		if err != nil {
 			return nil, err
 		}
-		w.queued(mesh, -1, -size)
+		w.queued(mesh, -1, -e.Size)
 		settled[i] = true
 	}
 	return settled, nil
 }
 
-// dropBody makes a message a tombstone once none of its deliveries is queued.
-// NOT INDEXED keeps the planner on the primary key: it is a range of a few rows.
+// dropBody makes a group message a tombstone once none of its deliveries is
+// queued. NOT INDEXED keeps the planner on the primary key: it is a range of a few rows.
 func (w *writer) dropBody(seq int64) error {
-	_, err := w.st.exec(bg, `UPDATE message SET nonce = NULL, body = NULL WHERE seq = ?1 AND NOT EXISTS (
+	_, err := w.st.exec(bg, `UPDATE message SET nonce = NULL, body = NULL WHERE seq = ?1 AND body IS NOT NULL AND NOT EXISTS (
 		SELECT 1 FROM delivery NOT INDEXED WHERE id >= ?1 AND id < ?1 + message.recipients AND state = 0)`, seq)
 	return err
+}
+
+// joined is a direct's body as its delivery holds it; split takes it apart. A
+// nonce has 24 bytes.
+func joined(nonce, ciphertext []byte) []byte {
+	return append(append(make([]byte, 0, len(nonce)+len(ciphertext)), nonce...), ciphertext...)
+}
+
+func split(body []byte) (nonce, ciphertext []byte) {
+	n := min(len(body), 24)
+	return body[:n:n], body[n:]
 }

@@ -66,6 +66,10 @@ func (c expiryCursor) earlier(d expiryCursor) expiryCursor {
 // reopen moves the cursor back before a new message that expires at ms.
 func (c *expiryCursor) reopen(ms int64) { *c = c.earlier(expiryCursor{ms - 1, math.MaxInt64}) }
 
+// waitedFor says of a message that it has a queued delivery.
+const waitedFor = `EXISTS (SELECT 1 FROM delivery NOT INDEXED
+	WHERE id >= message.seq AND id < message.seq + message.recipients AND state = 0)`
+
 // expireScan bounds the messages that one transaction of Expire looks at, so
 // that a long walk does not hold up the writer.
 const expireScan = 2000
@@ -101,7 +105,7 @@ func (w *writer) expire(now time.Time, limit int) (out []broker.Outcome, more bo
 		live bool
 	}
 	var scanned []seen
-	err = w.st.each(bg, `SELECT expires, seq, body IS NOT NULL FROM message INDEXED BY message_expires
+	err = w.st.each(bg, `SELECT expires, seq, `+waitedFor+` FROM message INDEXED BY message_expires
 		WHERE (expires, seq) > (?, ?) AND expires <= ? ORDER BY expires, seq LIMIT ?`,
 		[]any{w.cursor.at, w.cursor.seq, toMillis(now), expireScan}, func(rows *sql.Rows) error {
 			var m seen
@@ -144,7 +148,7 @@ func (w *writer) prune(before time.Time, limit int) (int, error) {
 	type span struct{ seq, recipients int64 }
 	var dead []span
 	err := w.st.each(bg, `SELECT seq, recipients FROM message INDEXED BY message_expires
-		WHERE expires < ? AND body IS NULL ORDER BY expires, seq LIMIT ?`, []any{toMillis(before), limit},
+		WHERE expires < ? AND NOT `+waitedFor+` ORDER BY expires, seq LIMIT ?`, []any{toMillis(before), limit},
 		func(rows *sql.Rows) error {
 			var d span
 			err := rows.Scan(&d.seq, &d.recipients)

@@ -84,8 +84,12 @@ func makeHistory(t *testing.T, messages int) *history {
 		m := message(h.mesh, h.peers[rng.IntN(4)], 0)
 		m.Nonce, m.Ciphertext, m.Deliveries = random(24), random(100+rng.IntN(900)), nil
 		copy(m.Hash[:], random(32))
-		for range 1 + rng.IntN(2) {
+		for range rng.IntN(3) {
+			m.Mode = wire.ModeGroup
 			m.Deliveries = append(m.Deliveries, broker.NewDelivery{Recipient: h.peers[rng.IntN(4)], Wrap: random(72)})
+		}
+		if m.Mode.Direct() {
+			m.Deliveries = []broker.NewDelivery{{Recipient: h.peers[rng.IntN(4)]}}
 		}
 		first, err := accept(s, m)
 		if err != nil {
@@ -101,8 +105,9 @@ func makeHistory(t *testing.T, messages int) *history {
 					if rng.IntN(4) == 0 {
 						e.state, e.code = wire.StateBounced, wire.CodeUndeliverable
 					}
-					if err := settle(s, broker.Settlement{Delivery: old.first + int64(d), Recipient: old.Deliveries[d].Recipient,
-						State: e.state, Code: e.code, At: now}); err != nil {
+					end := delivered(old.Message, old.first, d)
+					end.State, end.Code = e.state, e.code
+					if err := settle(s, end); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -210,7 +215,7 @@ func (h *history) try(t *testing.T, d damage) (v verdict) {
 	v.said = errors.Join(v.said, err)
 	for _, m := range h.sent {
 		if m.ends[0].step == 0 {
-			v.said = errors.Join(v.said, settle(s, broker.Settlement{Delivery: m.first, Recipient: m.Deliveries[0].Recipient, State: wire.StateDelivered, At: now}))
+			v.said = errors.Join(v.said, settle(s, delivered(m.Message, m.first, 0)))
 		}
 	}
 	_, err = s.Expire(ctx, now.AddDate(1, 0, 0), 1000)
@@ -238,7 +243,7 @@ func (h *history) read(ctx context.Context, s *sqlite.Store, v *verdict) {
 		}
 	}
 	for _, p := range h.peers {
-		q, err := s.Queued(ctx, p, 1<<20)
+		q, _, err := s.Queued(ctx, p, broker.Place{}, 1<<20, 1<<40)
 		if err != nil {
 			v.said, unread[p] = errors.Join(v.said, err), true
 		}
@@ -419,7 +424,8 @@ func TestDamageCanFail(t *testing.T) {
 			t.Errorf("%s: not seen: %+v", name, v)
 		}
 	}
-	if v := plant(fmt.Sprintf("UPDATE message SET body = zeroblob(length(body)) WHERE seq = %d", first)); v.content != n || len(v.wrong) > 0 {
+	if v := plant(fmt.Sprintf("UPDATE message SET body = zeroblob(length(body)) WHERE seq = %d", first),
+		fmt.Sprintf("UPDATE delivery SET wrap = zeroblob(length(wrap)) WHERE message = %d", first)); v.content != n || len(v.wrong) > 0 {
 		t.Errorf("another body: %+v", v)
 	}
 }

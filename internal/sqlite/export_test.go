@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"log/slog"
 )
 
 // LimitPages makes the database full at n pages.
@@ -28,4 +29,19 @@ func (s *Store) Fail(err error) error {
 func (s *Store) Pragma(name string) (v string, err error) {
 	err = s.w.do(context.Background(), func(w *writer) error { return w.st.row(bg, "PRAGMA "+name, nil, &v) })
 	return v, err
+}
+
+// MigrateDown takes the schema of the database at path back to a version.
+func MigrateDown(ctx context.Context, path string, version int64) error {
+	db, err := openPool(path, writerQuery, 1)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	p, err := provider(db, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	_, err = p.DownTo(ctx, version)
+	return err
 }

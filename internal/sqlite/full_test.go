@@ -25,11 +25,12 @@ func TestDiskFull(t *testing.T) {
 	path, ballast := filepath.Join(dir, "broker.db"), filepath.Join(dir, "ballast")
 	s := open(t, path)
 	id, peer := mesh(t, s)
-	kept := make(map[int64]bool) // accepted and not settled
+	kept := make(map[int64]*broker.Message) // accepted and not settled
 	send := func() error {
-		n, err := accept(s, message(id, peer, 4000))
+		m := message(id, peer, 4000)
+		n, err := accept(s, m)
 		if err == nil {
-			kept[n] = true
+			kept[n] = m
 		}
 		return err
 	}
@@ -55,7 +56,7 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("round %d: ready says %v", round, err)
 		}
 		refusals += refuseAll(t, s, id, peer)
-		settledFull += settleSome(t, s, peer, kept)
+		settledFull += settleSome(t, s, kept)
 		sameQueue(t, s, peer, kept)
 
 		freed := time.Now()
@@ -70,8 +71,8 @@ func TestDiskFull(t *testing.T) {
 		}
 		slowest = max(slowest, time.Since(freed))
 		sameQueue(t, s, peer, kept)
-		for n := range kept { // or the next round would find the disk full of messages
-			if err := settle(s, broker.Settlement{Delivery: n, Recipient: peer, State: wire.StateDelivered, At: now}); err != nil {
+		for n, m := range kept { // or the next round would find the disk full of messages
+			if err := settle(s, delivered(m, n, 0)); err != nil {
 				t.Fatal(err)
 			}
 			delete(kept, n)
@@ -146,14 +147,14 @@ func refuseAll(t *testing.T, s *sqlite.Store, id wire.ID, peer broker.PeerID) in
 
 // settleSome settles while the disk is full. It may find no room either, and
 // then says so: what is not settled waits and is pushed again.
-func settleSome(t *testing.T, s *sqlite.Store, peer broker.PeerID, kept map[int64]bool) (done int) {
+func settleSome(t *testing.T, s *sqlite.Store, kept map[int64]*broker.Message) (done int) {
 	t.Helper()
 	tried := 0
-	for n := range kept {
+	for n, m := range kept {
 		if tried++; tried > 20 {
 			break
 		}
-		err := settle(s, broker.Settlement{Delivery: n, Recipient: peer, State: wire.StateDelivered, At: now})
+		err := settle(s, delivered(m, n, 0))
 		switch {
 		case err == nil:
 			delete(kept, n)
@@ -166,14 +167,14 @@ func settleSome(t *testing.T, s *sqlite.Store, peer broker.PeerID, kept map[int6
 }
 
 // sameQueue holds what waits against what was accepted and not settled.
-func sameQueue(t *testing.T, s *sqlite.Store, peer broker.PeerID, kept map[int64]bool) {
+func sameQueue(t *testing.T, s *sqlite.Store, peer broker.PeerID, kept map[int64]*broker.Message) {
 	t.Helper()
-	q, err := s.Queued(bg, peer, 1<<20)
+	q, err := queued(s, peer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range q {
-		if !kept[d.Number] {
+		if kept[d.Number] == nil {
 			t.Errorf("delivery %d waits, which was never accepted or is settled", d.Number)
 		}
 	}

@@ -45,7 +45,7 @@ func (s anyRecipient) Settle(ends []broker.Settlement, done func([]bool, error))
 	fixed := append([]broker.Settlement(nil), ends...)
 	for i := range fixed {
 		for peer := range broker.PeerID(40) {
-			q, err := s.Queued(bg, peer, 1<<20)
+			q, err := queued(s, peer)
 			if err != nil {
 				continue
 			}

@@ -9,13 +9,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"strings"
 	"testing"
 
 	"github.com/pressly/goose/v3"
 
+	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/sqlite"
+	"github.com/claudemesh/claudemesh/internal/wire"
 	"github.com/claudemesh/claudemesh/schema"
 )
 
@@ -58,7 +61,7 @@ func TestOpenNewer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "broker.db")
 	open(t, path).Close()
 	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (7, 1)")
-	refused(t, path, sqlite.ErrNewer, "version 7", "up to 1", "run a newer broker")
+	refused(t, path, sqlite.ErrNewer, "version 7", "up to 2", "run a newer broker")
 	for name, err := range map[string]error{
 		"Check":      sqlite.Check(t.Context(), path),
 		"Backup":     sqlite.Backup(t.Context(), path, path+".bak"),
@@ -226,5 +229,54 @@ func TestLibc(t *testing.T) {
 	}
 	if want := "modernc.org/libc " + linked["modernc.org/libc"] + "\n"; !strings.Contains(string(mod), want) {
 		t.Errorf("linked with %s, which modernc.org/sqlite does not ask for", want)
+	}
+}
+
+// TestMigrateBodies: what waits in a database of the first schema waits after
+// the migration that moves the bodies of directs.
+func TestMigrateBodies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "broker.db")
+	s := open(t, path)
+	id, peer := mesh(t, s)
+	for i := range 6 {
+		m := message(id, peer, 100*i)
+		m.Nonce[0], m.Nonce[23] = byte(i), 0
+		if i%2 == 1 {
+			m.Mode, m.Deliveries = wire.ModeGroup, []broker.NewDelivery{{Recipient: peer, Wrap: []byte{9, 0, byte(i)}}}
+		}
+		n, err := accept(s, m)
+		if err == nil && i > 3 {
+			err = settle(s, delivered(m, n, 0))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := queued(s, peer)
+	if err != nil || len(want) != 4 {
+		t.Fatal(len(want), err)
+	}
+	s.Close()
+	if err := sqlite.MigrateDown(t.Context(), path, 1); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bodies, size int
+	if err := db.QueryRow("SELECT count(body), sum(length(nonce) + length(body)) FROM message").Scan(&bodies, &size); err != nil {
+		t.Fatal(err)
+	}
+	if bodies != 4 || size != 4*24+600 {
+		t.Errorf("the first schema holds %d bodies of %d bytes", bodies, size)
+	}
+	db.Close()
+	got, err := queued(open(t, path), peer)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("after the migration: %+v, want %+v, %v", got, want, err)
+	}
+	if err := sqlite.Check(t.Context(), path); err != nil {
+		t.Error(err)
 	}
 }

@@ -29,31 +29,67 @@ func (s *Store) Retry(ctx context.Context, deliveries []int64) (attempts []int, 
 	return attempts, nil
 }
 
-const queuedQuery = `SELECT d.id, m.sender, m.id, m.mode, d.priority, m.created, m.expires, m.nonce, m.body, d.wrap, d.attempts
+// queuedQuery has its limit as a sum: SQLite would plan a bare parameter anew
+// whenever its value changes.
+const queuedQuery = `SELECT d.id, d.message, m.sender, m.id, m.mode, m.created, m.expires, m.nonce, m.body, d.wrap, d.attempts
 	FROM delivery d INDEXED BY delivery_queue JOIN message m ON m.seq = d.message
-	WHERE d.recipient = ? AND d.state = 0 ORDER BY d.priority, d.id LIMIT ?`
+	WHERE d.recipient = ? AND d.priority = ? AND d.state = 0 AND d.id > ? ORDER BY d.id LIMIT ? + 0`
+
+// astrayQuery finds what no page would show, whose loss would be silent.
+const astrayQuery = `SELECT EXISTS (SELECT 1 FROM delivery INDEXED BY delivery_queue WHERE recipient = ?1 AND priority < 0 AND state = 0)
+	OR EXISTS (SELECT 1 FROM delivery INDEXED BY delivery_queue WHERE recipient = ?1 AND priority > 2 AND state = 0)`
 
 // Queued implements broker.QueueStore.
-func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, limit int) (out []broker.Delivery, err error) {
-	err = s.reads.each(ctx, queuedQuery, []any{int64(recipient), limit}, func(rows *sql.Rows) error {
-		var d broker.Delivery
-		var mode, rank int
-		err := rows.Scan(&d.Number, &d.Sender, fixed(d.ID[:]), &mode, &rank, millis{&d.Created}, millis{&d.Expires},
-			&d.Nonce, &d.Ciphertext, &d.Wrap, &d.Attempts)
-		if err != nil {
+func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, after broker.Place, rows int, bytes int64) (page []broker.Delivery, more bool, err error) {
+	err = s.reads.snapshot(ctx, s.readDB, func(q *snapshot) error {
+		for rank, number := range after {
+			if more {
+				break
+			}
+			// One row more than wanted tells whether there are others.
+			err := q.each(ctx, queuedQuery, []any{int64(recipient), rank, number, rows - len(page) + 1}, func(r *sql.Rows) error {
+				if more = more || len(page) == rows || bytes <= 0; more {
+					return nil
+				}
+				d, err := scanQueued(r, wire.Priorities[rank])
+				page, bytes = append(page, d), bytes-d.Size()
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if more {
+			return nil
+		}
+		var astray bool
+		if err := q.row(ctx, astrayQuery, []any{int64(recipient)}, &astray); err != nil || !astray {
 			return err
 		}
-		if mode < 1 || mode >= len(modes) || rank < 0 || rank >= len(wire.Priorities) {
-			return fmt.Errorf("%w: delivery %d has mode %d and priority %d", ErrCorrupt, d.Number, mode, rank)
-		}
-		d.Mode, d.Priority = modes[mode], wire.Priorities[rank]
-		out = append(out, d)
-		return nil
+		return fmt.Errorf("%w: a delivery to peer %d has no known priority", ErrCorrupt, recipient)
 	})
 	if err != nil {
-		return nil, s.readErr(err)
+		return nil, false, s.readErr(err)
 	}
-	return out, nil
+	return page, more, nil
+}
+
+func scanQueued(r *sql.Rows, p wire.Priority) (broker.Delivery, error) {
+	d := broker.Delivery{Priority: p}
+	var mode int
+	err := r.Scan(&d.Number, &d.Message, &d.Sender, fixed(d.ID[:]), &mode, millis{&d.Created}, millis{&d.Expires},
+		&d.Nonce, &d.Ciphertext, &d.Wrap, &d.Attempts)
+	if err != nil {
+		return d, err
+	}
+	if mode < 1 || mode >= len(modes) {
+		return d, fmt.Errorf("%w: delivery %d has mode %d", ErrCorrupt, d.Number, mode)
+	}
+	if d.Mode = modes[mode]; d.Mode.Direct() {
+		d.Nonce, d.Ciphertext = split(d.Wrap)
+		d.Wrap = nil
+	}
+	return d, nil
 }
 
 const usageQuery = `SELECT m.sender, count(*), sum(d.size) FROM delivery d INDEXED BY delivery_queue

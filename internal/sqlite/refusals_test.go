@@ -7,9 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/sqlite"
-	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 // A damaged number that stands for a name: the read must fail, not panic, and
@@ -33,7 +31,7 @@ func TestDamagedNumbers(t *testing.T) {
 					t.Errorf("%s: Queued panics: %v", statement, p)
 				}
 			}()
-			if _, err := open(t, path).Queued(bg, peer, 10); !errors.Is(err, sqlite.ErrCorrupt) {
+			if _, err := queued(open(t, path), peer); !errors.Is(err, sqlite.ErrCorrupt) {
 				t.Errorf("%s: Queued: %v", statement, err)
 			}
 		}()
@@ -95,9 +93,10 @@ func TestWALFillsTheDisk(t *testing.T) {
 	s := open(t, filepath.Join(smallDisk(t, "32m"), "broker.db"))
 	id, peer := mesh(t, s)
 	for i := range 4000 {
-		n, err := accept(s, message(id, peer, 4000))
+		m := message(id, peer, 4000)
+		n, err := accept(s, m)
 		if err == nil {
-			err = settle(s, broker.Settlement{Delivery: n, Recipient: peer, State: wire.StateDelivered, At: now})
+			err = settle(s, delivered(m, n, 0))
 		}
 		if err != nil {
 			t.Fatalf("after %d messages, of which none waits: %v; ready: %v", i, err, s.Ready(bg))

@@ -134,7 +134,7 @@ var problemQueries = []string{
 			WHERE d.state = 0 GROUP BY m.mesh) q ON q.mesh = g.id
 		WHERE g.queued <> coalesce(q.n, 0) OR g.queued_bytes <> coalesce(q.bytes, 0)`,
 	`SELECT 'message ' || m.seq || ' has no body but is queued' FROM delivery d JOIN message m ON m.seq = d.message
-		WHERE d.state = 0 AND m.body IS NULL GROUP BY m.seq`,
+		WHERE d.state = 0 AND (CASE WHEN m.mode IN (1, 4) THEN d.wrap ELSE m.body END) IS NULL GROUP BY m.seq`,
 	`SELECT 'message ' || seq || ' has mode ' || mode FROM message WHERE mode NOT BETWEEN 1 AND 4`,
 	`SELECT 'delivery ' || id || ' has state ' || state || ' and priority ' || priority FROM delivery
 		WHERE state NOT BETWEEN 0 AND 2 OR priority NOT BETWEEN 0 AND 2`,

@@ -56,7 +56,7 @@ func TestBackupUnderLoad(t *testing.T) {
 		t.Errorf("over an existing file: %v", err)
 	}
 	copied := open(t, dest)
-	q, err := copied.Queued(t.Context(), peer, 1<<20)
+	q, err := queued(copied, peer)
 	if err != nil || len(q) < before || len(q) > before+during {
 		t.Errorf("the copy holds %d messages, want %d to %d, %v", len(q), before, before+during, err)
 	}
@@ -129,7 +129,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 	for statement, want := range map[string]string{
 		"UPDATE mesh SET queued = 7":                   "counters",
-		"UPDATE message SET body = NULL WHERE seq = 5": "message 5",
+		"UPDATE delivery SET wrap = NULL WHERE id = 5": "message 5",
 		"DELETE FROM message WHERE seq = 9":            "delivery 9",
 		"UPDATE peer SET mesh = 99 WHERE id = 1":       "peer row",
 	} {

@@ -56,6 +56,7 @@ const (
 type writer struct {
 	conn *sql.Conn
 	st   *statements
+	hot  hotStatements
 	opts Options
 
 	mu      sync.Mutex // guards the following
@@ -82,7 +83,7 @@ func startWriter(ctx context.Context, db *sql.DB, opts Options) (*writer, error)
 		return nil, translate(err)
 	}
 	w := &writer{
-		conn: conn, st: newStatements(conn), opts: opts, stopped: make(chan struct{}),
+		conn: conn, st: newStatements(conn), hot: newHotStatements(), opts: opts, stopped: make(chan struct{}),
 		meshes: make(map[[16]byte]int64), deltas: make(map[int64]*meshDelta),
 	}
 	w.wake.L = &w.mu
@@ -163,7 +164,7 @@ func (w *writer) loop() {
 		taken, w.queue = w.queue, spare[:0]
 		w.mu.Unlock()
 		if len(taken) == 0 { // closing
-			if err := errors.Join(w.st.close(), w.conn.Close()); err != nil {
+			if err := errors.Join(w.hot.close(), w.st.close(), w.conn.Close()); err != nil {
 				w.opts.Logger.LogAttrs(bg, slog.LevelError, "close the database", slog.Any("error", err))
 			}
 			return

@@ -56,6 +56,20 @@ func accept(s broker.Store, m *broker.Message) (int64, error) {
 	return r.first, r.err
 }
 
+// queued returns everything that waits for a peer.
+func queued(s broker.Store, peer broker.PeerID) ([]broker.Delivery, error) {
+	q, _, err := s.Queued(bg, peer, broker.Place{}, 1<<20, 1<<40)
+	return q, err
+}
+
+// delivered settles the i-th delivery of a message.
+func delivered(m *broker.Message, first int64, i int) broker.Settlement {
+	d := m.Delivery(i, first)
+	e := d.Settlement(m.Mesh, m.Deliveries[i].Recipient)
+	e.State, e.At = wire.StateDelivered, now
+	return e
+}
+
 func settle(s broker.Store, e ...broker.Settlement) error {
 	done := make(chan error, 1)
 	s.Settle(e, func(_ []bool, err error) { done <- err })
@@ -85,7 +99,7 @@ func TestStorageFull(t *testing.T) {
 			t.Errorf("ready: %v", err)
 		}
 	}
-	if q, err := s.Queued(t.Context(), peer, 100); err != nil || len(q) != stored {
+	if q, err := queued(s, peer); err != nil || len(q) != stored {
 		t.Errorf("%d queued, want %d, %v", len(q), stored, err)
 	}
 	// Room again: without traffic Ready finds it.
@@ -108,10 +122,13 @@ func TestStorageFull(t *testing.T) {
 func TestBadOp(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "broker.db"))
 	id, peer := mesh(t, s)
-	first, err := accept(s, message(id, peer, 100))
+	m := message(id, peer, 100)
+	first, err := accept(s, m)
 	if err != nil {
 		t.Fatal(err)
 	}
+	bad := delivered(m, first, 0)
+	bad.State = wire.StateBounced // no code
 	hold, held := make(chan struct{}), make(chan struct{})
 	s.Accept(message(id, peer, 100), func(broker.Accepted, error) { close(held); <-hold })
 	<-held // what follows is one batch
@@ -119,7 +136,7 @@ func TestBadOp(t *testing.T) {
 	var numbers []int64
 	good := func(a broker.Accepted, err error) { numbers = append(numbers, a.First); errs <- err }
 	s.Accept(message(id, peer, 100), good)
-	s.Settle([]broker.Settlement{{Delivery: first, Recipient: peer, State: wire.StateBounced}}, func(_ []bool, err error) { errs <- err }) // no code
+	s.Settle([]broker.Settlement{bad}, func(_ []bool, err error) { errs <- err })
 	s.Accept(message(id, peer, 100), good)
 	close(hold)
 	for i, bad := range []bool{false, true, false} {
@@ -181,9 +198,10 @@ func BenchmarkAcceptSettle(b *testing.B) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			n, err := accept(s, message(id, peer, 400))
+			m := message(id, peer, 400)
+			n, err := accept(s, m)
 			if err == nil {
-				err = settle(s, broker.Settlement{Delivery: n, Recipient: peer, State: wire.StateDelivered, At: now})
+				err = settle(s, delivered(m, n, 0))
 			}
 			if err != nil {
 				b.Error(err)

@@ -27,7 +27,7 @@ func (w *world) sameDelivery(got broker.Delivery, m *broker.Message, first int64
 		w.Errorf("delivery %d has another content", got.Number)
 	}
 	got.Nonce, got.Ciphertext, got.Wrap = nil, nil, nil
-	w.equal(got, broker.Delivery{Number: first + int64(i), Sender: m.Sender, ID: m.ID, Mode: m.Mode, Priority: m.Priority,
+	w.equal(got, broker.Delivery{Number: first + int64(i), Message: first, Sender: m.Sender, ID: m.ID, Mode: m.Mode, Priority: m.Priority,
 		Created: m.Created, Expires: m.Expires})
 }
 
@@ -67,7 +67,7 @@ func testAcceptDurable(w *world) {
 	})
 	n := wait(w, got)
 	var settledCrash broker.Store
-	w.s.Settle([]broker.Settlement{delivered(n, w.bob)}, func([]bool, error) {
+	w.s.Settle([]broker.Settlement{end(m, n, 0)}, func([]bool, error) {
 		settledCrash = w.reopen()
 		got <- 0
 	})
@@ -89,7 +89,7 @@ func testAcceptEdges(w *world) {
 	empty.Nonce, empty.Ciphertext = nil, nil
 	n := w.send(empty)
 	w.sameDelivery(w.queued(w.bob, 1)[0], empty, n, 0)
-	w.settle(delivered(n, w.bob))
+	w.settle(w.delivered(n, w.bob))
 
 	none := w.message() // every recipient was skipped
 	a, err := w.accept(none)
@@ -120,7 +120,7 @@ func testAcceptEdges(w *world) {
 			m.Mode, m.Priority = mode, p
 			n := w.send(m)
 			w.sameDelivery(w.queued(w.bob, 1)[0], m, n, 0)
-			w.settle(delivered(n, w.bob))
+			w.settle(w.delivered(n, w.bob))
 		}
 	}
 }
@@ -139,10 +139,10 @@ func testAcceptDuplicate(w *world) {
 	}
 	q0, q1 := w.outcome(m, n, 0, wire.StateQueued, "", t0), w.outcome(m, n, 1, wire.StateQueued, "", t0)
 	repeat(q0, q1)
-	w.settle(delivered(n, w.bob))
+	w.settle(w.delivered(n, w.bob))
 	d0 := w.outcome(m, n, 0, wire.StateDelivered, "", t0.Add(time.Second))
 	repeat(d0, q1)
-	w.settle(broker.Settlement{Delivery: n + 1, Recipient: w.alice, State: wire.StateBounced, Code: wire.CodeBadBox, At: t0.Add(2 * time.Second)})
+	w.settle(w.bounced(n+1, w.alice, wire.CodeBadBox, t0.Add(2*time.Second)))
 	repeat(d0, w.outcome(m, n, 1, wire.StateBounced, wire.CodeBadBox, t0.Add(2*time.Second)))
 	w.sameNumbers(w.queue(w.bob))
 	w.s = w.reopen()
@@ -156,7 +156,7 @@ func testAcceptIDReused(w *world) {
 	other.Hash[0] ^= 1
 	_, err := w.accept(&other)
 	w.fails(err, broker.ErrIDReused)
-	w.settle(delivered(n, w.bob))
+	w.settle(w.delivered(n, w.bob))
 	_, err = w.accept(&other) // a tombstone says the same
 	w.fails(err, broker.ErrIDReused)
 	other.Sender = w.bob // another sender may use the id
@@ -201,6 +201,29 @@ func testQueuedOrder(w *world) {
 	w.sameNumbers(first, want[:4]...)
 	w.equal(len(w.queued(w.bob, 0)), 0)
 	w.equal(len(w.queued(999999, 10)), 0)
+
+	// Page by page, each after the place that the last one reached, by rows and by bytes.
+	for _, limit := range []struct {
+		rows  int
+		bytes int64
+	}{{2, 1 << 20}, {100, 124}, {100, 125}, {4, 1}, {9, 1 << 20}, {100, 1 << 20}} {
+		var got []int64
+		var place broker.Place
+		for more := true; more; {
+			var page []broker.Delivery
+			var err error
+			page, more, err = w.s.Queued(w.ctx, w.bob, place, limit.rows, limit.bytes)
+			w.ok(err)
+			if len(page) == 0 || len(page) > limit.rows || more != (len(got)+len(page) < len(want)) {
+				w.Fatalf("%v: a page of %d after %d of %d, more: %v", limit, len(page), len(got), len(want), more)
+			}
+			for _, d := range page {
+				got = append(got, d.Number)
+				place[d.Priority.Rank()] = d.Number
+			}
+		}
+		w.sameNumbers(got, want...)
+	}
 }
 
 func testUsage(w *world) {
@@ -222,7 +245,7 @@ func testUsage(w *world) {
 	}
 	w.equal(usage(), map[broker.PeerID]broker.Usage{
 		w.alice: {Sender: w.alice, Count: 2, Bytes: 124 + 196}, w.bob: {Sender: w.bob, Count: 1, Bytes: 124}})
-	w.settle(delivered(n, w.bob))
+	w.settle(w.delivered(n, w.bob))
 	w.equal(usage()[w.alice], broker.Usage{Sender: w.alice, Count: 1, Bytes: 124})
 }
 

@@ -92,13 +92,13 @@ func testReadyAndStats(w *world) {
 	if st.Commits < 5 || st.CommittedOps < st.Commits || st.CommitSeconds <= 0 {
 		w.Errorf("writer's stats %+v", st)
 	}
-	w.settle(delivered(n, w.bob))
+	w.settle(w.delivered(n, w.bob))
 	st, err = w.s.Stats(w.ctx)
 	w.ok(err)
 	if st.Queued != 1 || !st.OldestQueued.Equal(t0) {
 		w.Errorf("stats %+v", st)
 	}
-	w.settle(delivered(n+1, w.bob))
+	w.settle(w.delivered(n+1, w.bob))
 	if st, err = w.s.Stats(w.ctx); err != nil || !st.OldestQueued.IsZero() {
 		w.Errorf("stats of an empty queue %+v, %v", st, err)
 	}
@@ -106,7 +106,7 @@ func testReadyAndStats(w *world) {
 	if st, err = w.s.Stats(w.ctx); err != nil || !st.OldestQueued.Equal(t0) {
 		w.Errorf("stats %+v, %v", st, err)
 	}
-	w.settle(delivered(n, w.bob))
+	w.settle(w.delivered(n, w.bob))
 }
 
 func testClosed(w *world) {
@@ -123,10 +123,10 @@ func testClosed(w *world) {
 	_, err := w.accept(w.message(w.bob))
 	w.fails(err, broker.ErrClosed)
 	settled := make(chan error, 1)
-	w.s.Settle([]broker.Settlement{delivered(1, w.bob)}, func(_ []bool, err error) { settled <- err })
+	w.s.Settle([]broker.Settlement{w.delivered(1, w.bob)}, func(_ []bool, err error) { settled <- err })
 	w.fails(wait(w, settled), broker.ErrClosed)
 
-	_, errQueued := w.s.Queued(w.ctx, w.bob, 1)
+	_, _, errQueued := w.s.Queued(w.ctx, w.bob, broker.Place{}, 1, 1)
 	_, errMesh := w.s.Mesh(w.ctx, w.mesh.ID)
 	_, _, errLookup := w.s.Lookup(w.ctx, w.alice, w.id())
 	_, errPut := w.s.PutPeer(w.ctx, broker.Peer{Mesh: w.mesh.ID, Key: w.key(), Member: w.founder.Key})
@@ -143,7 +143,7 @@ func testCancelled(w *world) {
 	cancel()
 	_, err := w.s.PutPeer(ctx, broker.Peer{Mesh: w.mesh.ID, Key: w.key(), Member: w.founder.Key, LastSeen: t0})
 	w.fails(err, context.Canceled)
-	_, err = w.s.Queued(ctx, w.bob, 1)
+	_, _, err = w.s.Queued(ctx, w.bob, broker.Place{}, 1, 1)
 	w.fails(err, context.Canceled)
 	peers, err := w.s.Peers(w.ctx, w.mesh.ID)
 	w.ok(err)

@@ -256,7 +256,7 @@ func testRemoveBounces(w *world) {
 	fromEve := w.message(w.bob)
 	fromEve.Sender = session
 	n1, n2, n3, n4 := w.send(direct), w.send(group), w.send(toOwn), w.send(fromEve)
-	w.settle(delivered(n3, own))
+	w.settle(w.delivered(n3, own))
 
 	r := w.removal(eve.Key)
 	out, err := w.s.Remove(w.ctx, r)

@@ -258,7 +258,7 @@ func (m *model) queuedFor(to broker.PeerID) (out []broker.Delivery) {
 	for _, s := range m.stored {
 		for i, e := range s.ends {
 			if s.Deliveries[i].Recipient == to && e.state == wire.StateQueued {
-				out = append(out, broker.Delivery{Number: s.first + int64(i), Sender: s.Sender, ID: s.ID, Mode: s.Mode, Priority: s.Priority,
+				out = append(out, broker.Delivery{Number: s.first + int64(i), Message: s.first, Sender: s.Sender, ID: s.ID, Mode: s.Mode, Priority: s.Priority,
 					Created: s.Created, Expires: s.Expires, Nonce: s.Nonce, Ciphertext: s.Ciphertext, Wrap: s.Deliveries[i].Wrap, Attempts: e.attempts})
 			}
 		}
@@ -325,7 +325,7 @@ func (m *model) compareQueue(to broker.PeerID, limit int) {
 	usage := make(map[broker.PeerID]broker.Usage)
 	for _, d := range want {
 		u := usage[d.Sender]
-		usage[d.Sender] = broker.Usage{Sender: d.Sender, Count: u.Count + 1, Bytes: u.Bytes + int64(len(d.Nonce)+len(d.Ciphertext)+len(d.Wrap))}
+		usage[d.Sender] = broker.Usage{Sender: d.Sender, Count: u.Count + 1, Bytes: u.Bytes + d.Size()}
 	}
 	got := m.queued(to, limit)
 	want = want[:min(limit, len(want))]

@@ -173,7 +173,11 @@ func (m *model) drawNumber(rt *rapid.T) (number int64, recipient broker.PeerID) 
 		}
 	}
 	if len(all) == 0 || rapid.IntRange(0, 9).Draw(rt, "known") == 0 {
-		return rapid.Int64Range(1, m.last+1000).Draw(rt, "number"), m.known[0].ID
+		number := rapid.Int64Range(1, m.last+1000).Draw(rt, "number")
+		if number > m.last {
+			number += 100 // not one that this burst will give
+		}
+		return number, m.known[0].ID
 	}
 	s := pick(rt, all, "message")
 	i := rapid.IntRange(0, len(s.ends)-1).Draw(rt, "delivery")
@@ -184,7 +188,11 @@ func (m *model) drawSettlements(rt *rapid.T) []broker.Settlement {
 	out := make([]broker.Settlement, rapid.IntRange(1, 5).Draw(rt, "settlements"))
 	for i := range out {
 		e := &out[i]
-		e.Delivery, e.Recipient = m.drawNumber(rt)
+		number, recipient := m.drawNumber(rt)
+		*e = broker.Settlement{Mesh: m.mesh.ID, Delivery: number, Recipient: recipient, Mode: wire.ModeDM}
+		if s, n := m.find(number); s != nil {
+			*e = end(s.Message, s.first, n)
+		}
 		if rapid.IntRange(0, 4).Draw(rt, "foreign") == 0 {
 			e.Recipient = pick(rt, m.known, "recipient").ID
 		}

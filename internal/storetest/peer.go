@@ -138,7 +138,7 @@ func testForgetBounces(w *world) {
 	w.sameNumbers(w.queue(w.bob))
 	w.sameNumbers(w.queue(w.alice), n2+1)
 	w.equal(w.lookup(direct), want[:1]) // with the key of the peer that is gone
-	w.equal(w.settle(delivered(n1, w.bob)), []bool{false})
+	w.equal(w.settle(w.delivered(n1, w.bob)), []bool{false})
 }
 
 func testForgottenBack(w *world) {

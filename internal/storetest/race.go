@@ -204,7 +204,7 @@ func testRaceAll(w *world) {
 						w.Error(err)
 					}
 					if r%2 == 0 {
-						w.s.Settle([]broker.Settlement{delivered(a.First, me)}, func([]bool, error) { done <- struct{}{} })
+						w.s.Settle([]broker.Settlement{end(m, a.First, 0)}, func([]bool, error) { done <- struct{}{} })
 					} else {
 						done <- struct{}{}
 					}
@@ -221,7 +221,7 @@ func testRaceAll(w *world) {
 				case 0:
 					_, err = w.s.Expire(w.ctx, t0.Add(time.Duration(r/2)*time.Minute), 10)
 				case 1:
-					_, err = w.s.Queued(w.ctx, me, 10)
+					_, _, err = w.s.Queued(w.ctx, me, broker.Place{}, 10, 1<<20)
 				case 2:
 					_, err = w.s.Stats(w.ctx)
 				case 3:

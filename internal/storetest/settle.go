@@ -26,11 +26,11 @@ var endTests = []test{
 func testSettle(w *world) {
 	m := w.message(w.bob, w.alice)
 	n := w.send(m)
-	w.equal(w.settle(delivered(n, w.bob)), []bool{true})
+	w.equal(w.settle(w.delivered(n, w.bob)), []bool{true})
 	w.sameNumbers(w.queue(w.bob))
 	left := w.queued(w.alice, 1) // still has its body
 	w.sameDelivery(left[0], m, n, 1)
-	bounce := broker.Settlement{Delivery: n + 1, Recipient: w.alice, State: wire.StateBounced, Code: wire.CodeUndeliverable, At: t0.Add(time.Second)}
+	bounce := w.bounced(n+1, w.alice, wire.CodeUndeliverable, t0.Add(time.Second))
 	w.equal(w.settle(bounce), []bool{true})
 	w.equal(w.lookup(m), []broker.Outcome{
 		w.outcome(m, n, 0, wire.StateDelivered, "", t0.Add(time.Second)),
@@ -40,12 +40,11 @@ func testSettle(w *world) {
 
 func testSettleAlone(w *world) {
 	n, other := w.send(w.message(w.bob)), w.send(w.message(w.bob))
-	bounce := delivered(n, w.bob)
-	bounce.State, bounce.Code, bounce.At = wire.StateBounced, wire.CodeExpired, t0.Add(time.Hour)
+	bounce := w.bounced(n, w.bob, wire.CodeExpired, t0.Add(time.Hour))
 	w.equal(w.settle(), []bool{})
-	w.equal(w.settle(delivered(n, w.alice), delivered(999999, w.bob), delivered(n, w.bob), delivered(n, w.bob), bounce),
+	w.equal(w.settle(w.delivered(n, w.alice), w.delivered(999999, w.bob), w.delivered(n, w.bob), w.delivered(n, w.bob), bounce),
 		[]bool{false, false, true, false, false})
-	w.equal(w.settle(bounce, delivered(other, w.bob)), []bool{false, true})
+	w.equal(w.settle(bounce, w.delivered(other, w.bob)), []bool{false, true})
 	w.equal(w.getMesh().Queued, int64(0))
 }
 
@@ -53,8 +52,9 @@ func testSettleOrder(w *world) {
 	first := w.send(w.message(w.bob))
 	var order []int
 	settled := make(chan []bool, 1)
-	w.s.Accept(w.message(w.bob), func(broker.Accepted, error) { order = append(order, 1) })
-	w.s.Settle([]broker.Settlement{delivered(first+1, w.bob)}, func(s []bool, _ error) {
+	m := w.message(w.bob)
+	w.s.Accept(m, func(broker.Accepted, error) { order = append(order, 1) })
+	w.s.Settle([]broker.Settlement{end(m, first+1, 0)}, func(s []bool, _ error) {
 		order = append(order, 2)
 		settled <- s
 	})
@@ -75,7 +75,7 @@ func testRetry(w *world) {
 	retry([]int{2}, n)
 	w.equal(w.queued(w.bob, 1)[0].Attempts, 2)
 	w.equal(w.queued(w.alice, 1)[0].Attempts, 1)
-	w.settle(delivered(n, w.bob))
+	w.settle(w.delivered(n, w.bob))
 	retry([]int{0, 2, 0}, n, n+1, 999999) // what is not queued is not retried
 }
 
@@ -90,7 +90,7 @@ func testExpire(w *world) {
 	soon, later := w.message(w.bob, w.alice), w.message(w.bob)
 	later.Expires = t0.Add(2 * time.Hour)
 	n1, n2 := w.send(soon), w.send(later)
-	w.settle(delivered(n1+1, w.alice))
+	w.settle(w.delivered(n1+1, w.alice))
 	w.equal(len(w.expire(soon.Expires.Add(-time.Millisecond), 10)), 0)
 	out := w.expire(soon.Expires, 10) // at or before
 	want := w.outcome(soon, n1, 0, wire.StateBounced, wire.CodeExpired, soon.Expires)
@@ -98,7 +98,7 @@ func testExpire(w *world) {
 	w.equal(len(w.expire(soon.Expires, 10)), 0)
 	w.equal(w.lookup(soon)[0], want)
 	w.sameNumbers(w.queue(w.bob), n2)
-	w.equal(w.settle(delivered(n1, w.bob)), []bool{false})
+	w.equal(w.settle(w.delivered(n1, w.bob)), []bool{false})
 	w.s = w.reopen()
 	w.equal(len(w.expire(soon.Expires, 10)), 0)
 	w.equal(len(w.expire(t0.Add(1000*time.Hour), 10)), 1) // it expired while no broker ran
@@ -133,18 +133,19 @@ func testExpireLate(w *world) {
 // Tombstones in the way hide nothing.
 func testExpireMany(w *world) {
 	const many = 2500
-	done := make(chan int64, many)
+	done := make(chan broker.Settlement, many)
 	for range many {
-		w.s.Accept(w.message(w.bob), func(a broker.Accepted, err error) {
+		m := w.message(w.bob)
+		w.s.Accept(m, func(a broker.Accepted, err error) {
 			if err != nil {
 				w.Error(err)
 			}
-			done <- a.First
+			done <- end(m, a.First, 0)
 		})
 	}
 	ends := make([]broker.Settlement, many)
 	for i := range ends {
-		ends[i] = delivered(wait(w, done), w.bob)
+		ends[i] = wait(w, done)
 	}
 	w.settle(ends...)
 	n := w.send(w.message(w.bob))
@@ -164,7 +165,7 @@ func testPrune(w *world) {
 	live.Expires = t0.Add(5 * time.Hour)
 	for _, m := range []*broker.Message{a, b, half, live} {
 		n := w.send(m)
-		w.settle(delivered(n, w.bob))
+		w.settle(w.delivered(n, w.bob))
 	}
 	prune(a.Expires, 10, 0) // expired before, not at
 	prune(a.Expires.Add(1*time.Millisecond), 1, 1)
@@ -183,7 +184,7 @@ func testPrune(w *world) {
 // A number is never given twice: an old ack may still name it.
 func testPruneNumbers(w *world) {
 	n := w.send(w.message(w.bob, w.alice))
-	w.settle(delivered(n, w.bob), delivered(n+1, w.alice))
+	w.settle(w.delivered(n, w.bob), w.delivered(n+1, w.alice))
 	pruned, err := w.s.Prune(w.ctx, t0.Add(48*time.Hour), 10)
 	w.ok(err)
 	w.equal(pruned, 1)

@@ -56,10 +56,11 @@ type world struct {
 	bob     broker.PeerID
 	peers   map[broker.PeerID]broker.Peer // every peer that was put
 	meshes  []wire.ID
+	stored  map[int64]broker.Settlement // of what accept stored, by delivery
 }
 
 func newWorld(t *testing.T, open Opener) *world {
-	w := &world{TB: t, ctx: t.Context(), peers: make(map[broker.PeerID]broker.Peer)}
+	w := &world{TB: t, ctx: t.Context(), peers: make(map[broker.PeerID]broker.Peer), stored: make(map[int64]broker.Settlement)}
 	w.s, w.reopen = open(t)
 	w.mesh, w.founder = w.newMesh()
 	w.alice = w.session(w.founder.Key)
@@ -171,7 +172,20 @@ func (w *world) accept(m *broker.Message) (broker.Accepted, error) {
 	got := make(chan acceptResult, 2)
 	w.s.Accept(m, func(a broker.Accepted, err error) { got <- acceptResult{a, err} })
 	r := wait(w, got)
+	if r.err == nil && !r.Duplicate {
+		for i := range m.Deliveries {
+			w.stored[r.First+int64(i)] = end(m, r.First, i)
+		}
+	}
 	return r.Accepted, r.err
+}
+
+// end is a settlement of a message's i-th delivery.
+func end(m *broker.Message, first int64, i int) broker.Settlement {
+	d := m.Delivery(i, first)
+	e := d.Settlement(m.Mesh, m.Deliveries[i].Recipient)
+	e.State, e.At = wire.StateDelivered, t0.Add(time.Second)
+	return e
 }
 
 // send accepts a message that must be stored.
@@ -197,8 +211,22 @@ func (w *world) settle(s ...broker.Settlement) []bool {
 	return wait(w, got)
 }
 
-func delivered(n int64, to broker.PeerID) broker.Settlement {
-	return broker.Settlement{Delivery: n, Recipient: to, State: wire.StateDelivered, At: t0.Add(time.Second)}
+// delivered is a settlement of a delivery that send or accept stored, or of one
+// that is not there.
+func (w *world) delivered(n int64, to broker.PeerID) broker.Settlement {
+	e, ok := w.stored[n]
+	if !ok {
+		e = broker.Settlement{Mesh: w.mesh.ID, Message: n, Delivery: n, Mode: wire.ModeDM, State: wire.StateDelivered, At: t0.Add(time.Second)}
+	}
+	e.Recipient = to
+	return e
+}
+
+// bounced is likewise, with a code.
+func (w *world) bounced(n int64, to broker.PeerID, code wire.Code, at time.Time) broker.Settlement {
+	e := w.delivered(n, to)
+	e.State, e.Code, e.At = wire.StateBounced, code, at
+	return e
 }
 
 // queue returns the numbers that are queued for a peer.
@@ -212,7 +240,7 @@ func (w *world) queue(to broker.PeerID) (numbers []int64) {
 
 func (w *world) queued(to broker.PeerID, limit int) []broker.Delivery {
 	w.Helper()
-	q, err := w.s.Queued(w.ctx, to, limit)
+	q, _, err := w.s.Queued(w.ctx, to, broker.Place{}, limit, 1<<40)
 	w.ok(err)
 	return q
 }
@@ -248,10 +276,9 @@ func (w *world) recount() {
 			usage := make(map[broker.PeerID]broker.Usage)
 			for _, d := range w.queued(p, 1<<20) {
 				u := usage[d.Sender]
-				size := int64(len(d.Nonce) + len(d.Ciphertext) + len(d.Wrap))
-				usage[d.Sender] = broker.Usage{Sender: d.Sender, Count: u.Count + 1, Bytes: u.Bytes + size}
+				usage[d.Sender] = broker.Usage{Sender: d.Sender, Count: u.Count + 1, Bytes: u.Bytes + d.Size()}
 				count++
-				bytes += size
+				bytes += d.Size()
 			}
 			got, err := w.s.Usage(w.ctx, p)
 			w.ok(err)

@@ -1,0 +1,267 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// mailbox is how the deliveries of one peer come to the connection that takes
+// them. What is not in flight waits in memory while there is little of it, and
+// else in the store, to be read page by page. mesh.mu guards it.
+type mailbox struct {
+	conn    *conn // takes the pushes; nil when nobody does
+	phase   phase
+	again   bool       // something was stored while a page was read
+	waiting []Delivery // for room in the window: by priority, then by number
+	bytes   int64      // the size of what is waiting
+	taken   Place      // what stands after it, or is not queued, is not in memory
+
+	turn    int     // counts the connections that took it
+	pending int     // accepted and not on disk yet: no page shows them
+	ended   []int64 // deliveries that were settled meanwhile: the page may still have them
+}
+
+// phase says where the deliveries are that are neither in flight nor waiting.
+type phase int
+
+const (
+	behind  phase = iota // in the store, and arrivals stay there
+	reading              // likewise, and a page is being read
+	live                 // there are none: arrivals are pushed, or wait, at once
+)
+
+// The most that waits in memory for one mailbox, and the size of a page.
+const (
+	maxWaiting      = 128
+	maxWaitingBytes = 64 << 10
+)
+
+// roomy reports whether one more may wait.
+func (b *mailbox) roomy() bool { return len(b.waiting) < maxWaiting && b.bytes < maxWaitingBytes }
+
+// wait takes a delivery into memory.
+func (b *mailbox) wait(d Delivery) {
+	rank := d.Priority.Rank()
+	i := len(b.waiting)
+	for i > 0 && b.waiting[i-1].Priority.Rank() > rank {
+		i--
+	}
+	b.waiting = slices.Insert(b.waiting, i, d)
+	b.bytes += d.Size()
+	b.taken[rank] = d.Number
+}
+
+// waits returns where a delivery waits, or -1.
+func (b *mailbox) waits(delivery int64) int {
+	return slices.IndexFunc(b.waiting, func(d Delivery) bool { return d.Number == delivery })
+}
+
+// ends notes that a delivery has its outcome, or was never stored.
+func (b *mailbox) ends(delivery int64) {
+	if b.phase == reading {
+		b.ended = append(b.ended, delivery)
+	}
+	if i := b.waits(delivery); i >= 0 {
+		b.bytes -= b.waiting[i].Size()
+		b.waiting = slices.Delete(b.waiting, i, i+1)
+	}
+}
+
+// rewind forgets what is in memory: the mailbox is read from its start, but for
+// what is in flight.
+func (b *mailbox) rewind() {
+	b.waiting, b.bytes, b.taken = nil, 0, Place{}
+	b.fallBehind()
+}
+
+// fallBehind has the store read for what is not in memory.
+func (b *mailbox) fallBehind() {
+	if b.phase == reading {
+		b.again = true
+	} else {
+		b.phase = behind
+	}
+}
+
+// serve makes c, or nobody, the taker of the pushes.
+func (b *mailbox) serve(c *conn) {
+	b.rewind()
+	b.conn, b.phase = c, behind
+	b.turn++
+}
+
+// arrived takes a message that was just given to the store to those of its
+// recipients that are live. A repeat stays with the store, which alone knows
+// whether it is one. mesh.mu is held.
+func (m *mesh) arrived(msg *Message, first int64, repeat bool) {
+	for i, d := range msg.Deliveries {
+		p := m.byID[d.Recipient]
+		if p == nil {
+			continue
+		}
+		p.pending++
+		if p.phase != live {
+			continue
+		}
+		if repeat || first == 0 || !p.roomy() {
+			p.phase = behind
+			continue
+		}
+		p.wait(msg.Delivery(i, first))
+		m.deliver(p)
+	}
+}
+
+// committed has the recipients whose delivery did not come into memory read
+// the store, now that it is on disk, or never will be. first is the number that
+// arrived had, once mesh.mu is held. The store's writer calls it, in commit order.
+func (m *mesh) committed(msg *Message, first *int64, a Accepted, stored bool) {
+	conns := map[*conn]bool{}
+	m.mu.Lock()
+	for i, d := range msg.Deliveries {
+		p := m.byID[d.Recipient]
+		if p == nil {
+			continue
+		}
+		p.pending--
+		if !stored {
+			p.ends(*first + int64(i))
+		}
+		if p.phase != live || stored && a.First+int64(i) > p.taken[msg.Priority.Rank()] {
+			p.fallBehind()
+			if p.conn != nil {
+				conns[p.conn] = true
+			}
+		}
+	}
+	m.mu.Unlock()
+	for c := range conns {
+		m.pump(c)
+	}
+}
+
+// deliver pushes what waits while there is room for it. mesh.mu is held.
+func (m *mesh) deliver(p *peer) {
+	n := 0
+	for _, d := range p.waiting {
+		sender := m.byID[d.Sender]
+		if sender == nil { // forgotten meanwhile: the page that is read next deals with it
+			p.rewind()
+			return
+		}
+		if !m.push(p, d, sender) {
+			break
+		}
+		p.bytes -= d.Size()
+		n++
+	}
+	p.waiting = slices.Delete(p.waiting, 0, n)
+}
+
+// requeue has a delivery that was leased read and pushed again, and returns the
+// connection to pump for that, if any. mesh.mu is held.
+func (l *lease) requeue() *conn {
+	l.release()
+	l.peer.rewind()
+	return l.peer.conn
+}
+
+// pump pushes what waits for c, and starts reading pages for its mailboxes that
+// are behind. It may be called at any time under no lock.
+func (m *mesh) pump(c *conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.closed.Load() {
+		return
+	}
+	for _, p := range c.serves {
+		if p.conn != c {
+			continue
+		}
+		m.deliver(p)
+		if p.phase == behind && p.low() && c.out.Roomy() {
+			p.phase, p.again = reading, false
+			m.b.wg.Go(func() { m.fill(p) })
+		}
+	}
+}
+
+// low reports whether so little waits that a page is worth reading.
+func (b *mailbox) low() bool { return len(b.waiting) <= maxWaiting/4 && b.bytes <= maxWaitingBytes/4 }
+
+// fill reads pages of p's queue until all of it, or enough of it, is in memory.
+func (m *mesh) fill(p *peer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for turn := p.turn; turn == p.turn; {
+		after := p.taken
+		p.again, p.ended = false, nil
+		m.mu.Unlock()
+		page, more, err := m.b.store.Queued(m.b.ctx, p.id, after, maxWaiting, maxWaitingBytes)
+		m.mu.Lock()
+		switch {
+		case p.turn != turn: // another connection took the mailbox, and reads it from its start
+			return
+		case err != nil:
+			p.phase = behind
+			m.b.logUnlessStopping("queue does not read", err)
+			return
+		case p.taken != after: // it was rewound meanwhile
+			continue
+		}
+		orphans := m.take(p, page)
+		m.deliver(p)
+		if len(orphans) > 0 {
+			m.mu.Unlock()
+			m.dropOrphans(p, orphans)
+			m.mu.Lock()
+		}
+		if p.turn == turn && !((more || p.again) && p.low()) {
+			p.phase = behind
+			if !more && !p.again && p.pending == 0 {
+				p.phase = live
+			}
+			return
+		}
+	}
+}
+
+// take brings a page into memory, but for what is in flight or has ended, and
+// returns what nobody could verify: its sender is gone. mesh.mu is held.
+func (m *mesh) take(p *peer, page []Delivery) (orphans []Delivery) {
+	for _, d := range page {
+		switch {
+		case slices.Contains(p.ended, d.Number) || m.leaseOf(p, d.Number) != nil:
+			p.taken[d.Priority.Rank()] = d.Number
+		case m.byID[d.Sender] == nil:
+			p.taken[d.Priority.Rank()] = d.Number
+			orphans = append(orphans, d)
+		default:
+			p.wait(d)
+		}
+	}
+	return orphans
+}
+
+// dropOrphans bounces deliveries whose sender was forgotten with its member: no
+// recipient could verify them.
+func (m *mesh) dropOrphans(p *peer, orphans []Delivery) {
+	rows := make([]Settlement, len(orphans))
+	for i, d := range orphans {
+		rows[i] = d.Settlement(m.id, p.id)
+		rows[i].State, rows[i].Code, rows[i].At = wire.StateBounced, wire.CodeRemoved, m.b.cfg.Now()
+	}
+	wait := make(chan struct{})
+	m.b.store.Settle(rows, func(done []bool, _ error) {
+		m.mu.Lock()
+		for i, ok := range done {
+			if ok {
+				m.account(p, orphans[i].Sender, -1, -rows[i].Size)
+			}
+		}
+		m.mu.Unlock()
+		close(wait)
+	})
+	<-wait
+}
