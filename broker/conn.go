@@ -30,6 +30,7 @@ type conn struct {
 	key    wire.Key
 	self   *peer // the peer that sends: the session, or the member's own
 
+	incoming []wire.Incoming // kept by the reader between messages
 	out      *wire.Queue
 	lastRead atomic.Int64 // Unix ms of the last sign of life
 	lastPing atomic.Int64

@@ -39,23 +39,27 @@ var handlers = map[wire.Type]handler{
 
 // dispatchAll handles the frames of one message in order.
 func (c *conn) dispatchAll(msg []byte) {
-	frames, err := wire.Split(msg)
+	frames, err := wire.Frames(c.incoming[:0], msg)
 	if err != nil {
 		c.send(wire.Faultf(wire.CodeBadFrame, "not a frame or an array of frames").Frame(""))
 		return
 	}
-	for _, raw := range frames {
+	for _, in := range frames {
 		if c.over() {
-			return
+			break
 		}
-		c.dispatch(raw)
+		c.dispatch(in)
+	}
+	clear(frames) // or they would keep bodies alive
+	if c.incoming = frames; cap(frames) > 64 {
+		c.incoming = nil
 	}
 }
 
 // dispatch handles one frame. Whatever goes wrong is answered with an error
 // frame that carries the request's id: silence would be a bug.
-func (c *conn) dispatch(raw []byte) {
-	f, err := wire.Decode(raw)
+func (c *conn) dispatch(in wire.Incoming) {
+	f, err := in.Frame, in.Err
 	if err != nil {
 		req := ""
 		if d := new(wire.DecodeError); errors.As(err, &d) {
@@ -67,7 +71,7 @@ func (c *conn) dispatch(raw []byte) {
 	defer func() {
 		if v := recover(); v != nil {
 			c.b.log.Error("handler panicked", "type", f.Type(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			c.answer(requestID(raw), errors.New("panic"))
+			c.answer(requestID(in.Raw), errors.New("panic"))
 		}
 	}()
 	h, ok := handlers[f.Type()]
@@ -80,7 +84,7 @@ func (c *conn) dispatch(raw []byte) {
 		err = h.serve(c.b.ctx, c, f)
 	}
 	if err != nil {
-		c.answer(requestID(raw), err)
+		c.answer(requestID(in.Raw), err)
 	}
 }
 

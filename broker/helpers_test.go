@@ -209,16 +209,11 @@ func (p *peer) read() {
 		_, raw, err := p.ws.Read(context.Background())
 		var frames []wire.Frame
 		if err == nil {
-			split, e := wire.Split(raw)
-			for _, r := range split {
-				f, e := wire.Decode(r)
-				if e != nil {
-					err = e
-					break
-				}
-				frames = append(frames, f)
+			in, e := wire.Frames(nil, raw)
+			for _, f := range in {
+				frames, e = append(frames, f.Frame), errors.Join(e, f.Err)
 			}
-			err = errors.Join(err, e)
+			err = e
 		}
 		p.mu.Lock()
 		p.inbox = append(p.inbox, frames...)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -208,18 +209,14 @@ func (k *conn) awaitAck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	frames, err := wire.Split(msg)
+	frames, err := wire.Frames(nil, msg)
+	if err == nil {
+		err = frames[0].Err
+	}
 	if err != nil {
 		return err
 	}
-	if len(frames) == 0 {
-		return wire.Faultf(wire.CodeBadFrame, "empty answer to the hello")
-	}
-	first, err := wire.Decode(frames[0])
-	if err != nil {
-		return err
-	}
-	switch f := first.(type) {
+	switch f := frames[0].Frame.(type) {
 	case *wire.HelloAck:
 		k.hello = f
 	case *wire.Error:
@@ -228,8 +225,8 @@ func (k *conn) awaitAck(ctx context.Context) error {
 		return wire.Faultf(wire.CodeBadFrame, "the broker did not answer the hello")
 	}
 	k.c.offset.Store(k.hello.ServerTime - k.c.now().UnixMilli())
-	for _, raw := range frames[1:] {
-		k.handle(raw)
+	for _, in := range frames[1:] {
+		k.handle(in)
 	}
 	return nil
 }
@@ -282,8 +279,15 @@ var errLost = errors.New("the connection was lost")
 // read handles frames in order until the connection ends. Its context never
 // ends: that would cut the connection before it can be closed cleanly.
 func (k *conn) read() {
+	const kept = 64 << 10 // bytes; one large message does not fatten the connection
+	var buf bytes.Buffer
+	var frames []wire.Incoming
 	for {
-		t, msg, err := k.ws.Read(context.Background())
+		t, r, err := k.ws.Reader(context.Background())
+		if err == nil {
+			buf.Reset()
+			_, err = buf.ReadFrom(r)
+		}
 		if err != nil {
 			k.fail(err)
 			return
@@ -292,13 +296,17 @@ func (k *conn) read() {
 		if t != websocket.MessageText {
 			continue
 		}
-		frames, err := wire.Split(msg)
+		frames, err = wire.Frames(frames[:0], buf.Bytes())
 		if err != nil {
 			k.fail(fmt.Errorf("the broker sent what is no frame: %w", err))
 			return
 		}
-		for _, raw := range frames {
-			k.handle(raw)
+		for _, in := range frames {
+			k.handle(in)
+		}
+		clear(frames) // or they would keep bodies alive
+		if buf.Cap() > kept {
+			buf, frames = bytes.Buffer{}, nil
 		}
 	}
 }

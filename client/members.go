@@ -268,7 +268,9 @@ func (c *Client) Remove(ctx context.Context, member Key) (voided []ID, err error
 	}
 	for try := 0; ; try++ {
 		voided, err = c.removeOnce(ctx, k, member, trust.ReasonRemoved)
-		if !errors.Is(err, wire.Faultf(wire.CodeStaleMembers, "")) || try == 5 {
+		stale := errors.Is(err, wire.Faultf(wire.CodeStaleMembers, "")) && try < 5
+		unknown := errors.Is(err, ErrForbidden) && try == 0 // it may have joined a moment ago
+		if !stale && !unknown {
 			return voided, err
 		}
 		if err := c.refreshMembers(ctx, k); err != nil {

@@ -9,10 +9,10 @@ import (
 )
 
 // handle routes one frame: replies to who asked, the rest by type.
-func (k *conn) handle(raw []byte) {
-	f, err := wire.Decode(raw)
-	if err != nil {
-		k.c.log.Debug("frame from the broker ignored", "error", err)
+func (k *conn) handle(in wire.Incoming) {
+	f := in.Frame
+	if in.Err != nil {
+		k.c.log.Debug("frame from the broker ignored", "error", in.Err)
 		return
 	}
 	if r, ok := f.(wire.Request); ok && r.RequestID() != "" {

@@ -81,15 +81,15 @@ func (r *Relay) pipe(ctx context.Context, from, to *websocket.Conn, toClient boo
 		r.log = append(r.log, msg...)
 		hook := r.hook
 		r.mu.Unlock()
-		frames, err := wire.Split(msg)
+		frames, err := wire.Frames(nil, msg)
 		if err != nil {
 			return
 		}
-		for _, raw := range frames {
-			out := [][]byte{raw}
-			if f, err := wire.Decode(raw); err == nil && hook != nil {
+		for _, in := range frames {
+			out := [][]byte{in.Raw}
+			if in.Err == nil && hook != nil {
 				out = nil
-				for _, g := range hook(toClient, f) {
+				for _, g := range hook(toClient, in.Frame) {
 					b, err := wire.Append(nil, g)
 					if err != nil {
 						return

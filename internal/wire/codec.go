@@ -74,6 +74,30 @@ func Append(dst []byte, f Frame) ([]byte, error) {
 
 var errNoFrame = errors.New("want a frame or an array of frames")
 
+// Incoming is one frame of a message: decoded, or Err, a *DecodeError, says why not.
+type Incoming struct {
+	Raw   []byte // a part of the message
+	Frame Frame
+	Err   error
+}
+
+// Frames cuts a WebSocket message into its frames, decodes each, and appends
+// them to dst. It refuses anything but one object or one non-empty array of objects.
+func Frames(dst []Incoming, msg []byte) ([]Incoming, error) {
+	if in, ok := decodeHot(dst, msg); ok {
+		return in, nil
+	}
+	raws, err := Split(msg)
+	if err != nil {
+		return dst, err
+	}
+	for _, raw := range raws {
+		f, err := Decode(raw)
+		dst = append(dst, Incoming{raw, f, err})
+	}
+	return dst, nil
+}
+
 // Split cuts a WebSocket message into its frames without decoding them.
 // It refuses anything but one object or one non-empty array of objects.
 func Split(msg []byte) ([]jsontext.Value, error) {

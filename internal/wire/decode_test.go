@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -155,6 +157,26 @@ func TestScalars(t *testing.T) {
 	}
 }
 
+// sameAsGeneral holds the hand decoder against the general one.
+func sameAsGeneral(t *testing.T, msg []byte) (fast bool) {
+	t.Helper()
+	hot, ok := decodeHot(nil, msg)
+	if !ok {
+		return false
+	}
+	raws, err := Split(msg)
+	if err != nil || len(raws) != len(hot) {
+		t.Fatalf("%q: %d frames the fast way, %d else, %v", msg, len(hot), len(raws), err)
+	}
+	for i, raw := range raws {
+		f, err := Decode(raw)
+		if err != nil || !bytes.Equal(hot[i].Raw, raw) || !reflect.DeepEqual(hot[i].Frame, f) {
+			t.Fatalf("%q: the fast way %+v of %q, else %+v, %v", raw, hot[i].Frame, hot[i].Raw, f, err)
+		}
+	}
+	return true
+}
+
 // FuzzDecodeFrame: whatever decodes, is encoded to the same frame again and
 // again; whatever does not, fails with a code and an answer that can be sent.
 func FuzzDecodeFrame(f *testing.F) {
@@ -168,6 +190,7 @@ func FuzzDecodeFrame(f *testing.F) {
 	f.Add([]byte(`[{"type":"ok"},{"type":"members","since":1}]`))
 	f.Add([]byte(`{"type":"push","mode":"\"","priority":"\u2028"}`))
 	f.Fuzz(func(t *testing.T, msg []byte) {
+		sameAsGeneral(t, msg)
 		frames, err := Split(msg)
 		if err != nil {
 			return

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"reflect"
@@ -168,7 +169,7 @@ func TestFault(t *testing.T) {
 	}
 }
 
-// TestHotEncoder holds the hand encoder against the general one.
+// TestHotEncoder holds the hand encoder and decoder against the general ones.
 func TestHotEncoder(t *testing.T) {
 	t.Parallel()
 	var frames []Frame
@@ -185,7 +186,8 @@ func TestHotEncoder(t *testing.T) {
 		&Ack{Req{"x"}, id(1), true, false, []Recipient{{key(1), true, "", ""}, {key(2), false, StateBounced, CodeExpired}}, nil},
 		&Ack{Req{}, id(1), true, true, []Recipient{}, nil},
 		&Receipt{id(1), key(1), StateDelivered, "", 12}, &Receipt{id(1), key(1), StateBounced, CodeExpired, -1},
-		&ClientAck{[]int64{1, 2, 1 << 60}}, &ClientAck{[]int64{}})
+		&ClientAck{[]int64{1, 2, 1 << 50}}, &ClientAck{[]int64{}})
+	all := []byte{'['}
 	for _, f := range frames {
 		body, err := jsonv2.Marshal(f)
 		if err != nil {
@@ -195,7 +197,19 @@ func TestHotEncoder(t *testing.T) {
 		if slow := `{"type":"` + string(f.Type()) + `",` + string(body[1:]); !ok || string(fast) != slow {
 			t.Errorf("fast %v %s\nslow %s", ok, fast, slow)
 		}
+		all = append(append(all, fast...), ',')
+		if simple := !bytes.Contains(fast, []byte("4611686018427387904")); sameAsGeneral(t, fast) != simple {
+			t.Errorf("%s was decoded the fast way: %v", fast, !simple)
+		}
+		for i := range fast { // whatever is changed or cut, both decoders agree
+			sameAsGeneral(t, fast[:i])
+			for _, c := range []byte(`"\\,{}[]0-aAz= `) {
+				sameAsGeneral(t, append(append(append([]byte(nil), fast[:i]...), c), fast[i+1:]...))
+			}
+		}
 	}
+	all[len(all)-1] = ']'
+	sameAsGeneral(t, all)
 	// What is not of the safe alphabet is not pasted into the JSON.
 	quote := `x","to":"y`
 	for _, f := range []Frame{
