@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -30,7 +31,6 @@ type conn struct {
 	key    wire.Key
 	self   *peer // the peer that sends: the session, or the member's own
 
-	incoming []wire.Incoming // kept by the reader between messages
 	out      *wire.Queue
 	lastRead atomic.Int64 // Unix ms of the last sign of life
 	lastPing atomic.Int64
@@ -183,32 +183,47 @@ func (c *conn) closeSoon(code wire.CloseCode) { c.b.wg.Go(func() { c.close(code)
 // read handles messages in order until the connection ends.
 func (c *conn) read() {
 	c.ws.SetReadLimit(int64(c.b.cfg.Limits.MessageBytes))
-	var buf bytes.Buffer
 	for {
 		c.out.Wait() // a peer that does not read is not read from
 		t, r, err := c.ws.Reader(c.ctx)
 		if err == nil {
-			buf.Reset()
-			_, err = buf.ReadFrom(r)
+			err = c.message(t, r)
 		}
 		if err != nil {
 			s := websocket.CloseStatus(err)
 			c.clean.Store(s == websocket.StatusNormalClosure || s == websocket.StatusGoingAway)
 			return
 		}
-		c.lastRead.Store(c.b.cfg.Now().UnixMilli())
-		if c.over() {
-			continue // until the close handshake is through
-		}
-		if t != websocket.MessageText {
-			c.send(wire.Faultf(wire.CodeBadFrame, "frames are text").Frame(""))
-			continue
-		}
-		c.dispatchAll(buf.Bytes())
-		if buf.Cap() > 64<<10 {
-			buf = bytes.Buffer{} // one large message does not fatten an idle connection
-		}
 	}
+}
+
+// scratch is what reading or writing one message takes. It goes from connection
+// to connection, so that a silent one holds none.
+type scratch struct {
+	in     bytes.Buffer
+	frames []wire.Incoming
+	out    []byte
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// message reads one message and handles its frames.
+func (c *conn) message(t websocket.MessageType, r io.Reader) error {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	s.in.Reset()
+	if _, err := s.in.ReadFrom(r); err != nil {
+		return err
+	}
+	c.lastRead.Store(c.b.cfg.Now().UnixMilli())
+	switch {
+	case c.over(): // until the close handshake is through
+	case t != websocket.MessageText:
+		c.send(wire.Faultf(wire.CodeBadFrame, "frames are text").Frame(""))
+	default:
+		c.dispatchAll(s)
+	}
+	return nil
 }
 
 // over reports whether frames of this connection are ignored: it is being closed.
@@ -217,30 +232,28 @@ func (c *conn) over() bool { return c.closed.Load() || c.ending.Load() != 0 }
 // write sends what has gathered since the last write, never waiting for more.
 func (c *conn) write() {
 	defer c.out.End() // the reader may wait for room
-	var buf []byte
-	for {
-		var ok bool
-		if buf, ok = c.out.Take(buf[:0], c.b.cfg.Limits.MessageBytes); !ok {
-			if code := c.ending.Load(); code != 0 {
-				c.close(wire.CloseCode(code))
-			}
-			return
-		}
-		c.writing.Store(c.b.cfg.Now().UnixMilli())
-		err := c.ws.Write(c.ctx, websocket.MessageText, buf)
-		c.writing.Store(0)
-		if err != nil {
+	for c.out.Next() {
+		if err := c.writeMessage(); err != nil {
 			_ = c.ws.CloseNow()
 			return
-		}
-		if cap(buf) > 64<<10 {
-			buf = nil
 		}
 		if c.out.Roomy() {
 			c.flushNews()
 			c.mesh.pump(c)
 		}
 	}
+	if code := c.ending.Load(); code != 0 {
+		c.close(wire.CloseCode(code))
+	}
+}
+
+func (c *conn) writeMessage() error {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	s.out = c.out.Take(s.out[:0], c.b.cfg.Limits.MessageBytes)
+	c.writing.Store(c.b.cfg.Now().UnixMilli())
+	defer c.writing.Store(0)
+	return c.ws.Write(c.ctx, websocket.MessageText, s.out)
 }
 
 // send queues one frame. A connection that lets too much gather is closed.

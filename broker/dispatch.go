@@ -38,8 +38,8 @@ var handlers = map[wire.Type]handler{
 }
 
 // dispatchAll handles the frames of one message in order.
-func (c *conn) dispatchAll(msg []byte) {
-	frames, err := wire.Frames(c.incoming[:0], msg)
+func (c *conn) dispatchAll(s *scratch) {
+	frames, err := wire.Frames(s.frames[:0], s.in.Bytes())
 	if err != nil {
 		c.send(wire.Faultf(wire.CodeBadFrame, "not a frame or an array of frames").Frame(""))
 		return
@@ -51,9 +51,7 @@ func (c *conn) dispatchAll(msg []byte) {
 		c.dispatch(in)
 	}
 	clear(frames) // or they would keep bodies alive
-	if c.incoming = frames; cap(frames) > 64 {
-		c.incoming = nil
-	}
+	s.frames = frames
 }
 
 // dispatch handles one frame. Whatever goes wrong is answered with an error

@@ -336,14 +336,13 @@ func (k *conn) reason() error {
 // write sends what has gathered since the last write.
 func (k *conn) write() {
 	var buf []byte
-	for {
-		var ok bool
-		if buf, ok = k.out.Take(buf[:0], k.limit()); !ok {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.c.ctx), dialTimeout)
-		err := k.ws.Write(ctx, websocket.MessageText, buf)
-		cancel()
+	stuck := time.AfterFunc(dialTimeout, func() { _ = k.ws.CloseNow() }) // cheaper than a context each time
+	stuck.Stop()
+	for k.out.Next() {
+		buf = k.out.Take(buf[:0], k.limit())
+		stuck.Reset(dialTimeout)
+		err := k.ws.Write(context.Background(), websocket.MessageText, buf)
+		stuck.Stop()
 		if err != nil {
 			_ = k.ws.CloseNow()
 			k.out.End()

@@ -215,7 +215,7 @@ func (c *Client) newHeader(m Message, to []resolved, multi bool) seal.Header {
 	h := seal.Header{
 		Mode: wire.ModeDM, Mesh: c.m.MeshID, SenderMember: c.member.Public(), SenderSession: c.self,
 		Target: strings.Join(m.To, ","), Sent: sent, Expires: sent + age.Milliseconds(), Priority: m.Priority,
-		ReplyTo: m.ReplyTo, Generation: gen, ID: newID(),
+		ReplyTo: m.ReplyTo, Generation: gen, ID: newID(sent),
 	}
 	switch {
 	case slices.Contains(m.To, "*") || slices.Contains(m.To, "@all"):
@@ -228,8 +228,14 @@ func (c *Client) newHeader(m Message, to []resolved, multi bool) seal.Header {
 	return h
 }
 
-func newID() (id ID) {
-	rand.Read(id[:]) // crypto/rand.Read never fails
+// newID makes a UUID of version 7 (RFC 9562): milliseconds, then 74 random bits.
+// In the order of time, what a broker and an inbox keep by id lies together.
+func newID(now int64) (id ID) {
+	rand.Read(id[6:]) // crypto/rand.Read never fails
+	id[6], id[8] = id[6]&0x0f|0x70, id[8]&0x3f|0x80
+	for i := range 6 {
+		id[i] = byte(now >> (40 - 8*i))
+	}
 	return id
 }
 

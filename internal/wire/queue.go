@@ -43,16 +43,23 @@ func (q *Queue) Put(raw []byte) bool {
 	return true
 }
 
-// Take appends one message, a frame or an array of frames of at most limit
-// bytes, to buf. It waits for a frame; ok is false at the end.
-func (q *Queue) Take(buf []byte, limit int) (msg []byte, ok bool) {
+// Next waits until there is a frame to take. It is false at the end.
+func (q *Queue) Next() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.frames) == 0 && !q.ended && !q.last {
 		q.ready.Wait()
 	}
+	return len(q.frames) > 0 && !q.ended
+}
+
+// Take appends one message, a frame or an array of frames of at most limit
+// bytes, to buf: nothing when there is no frame.
+func (q *Queue) Take(buf []byte, limit int) []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.ended || len(q.frames) == 0 {
-		return nil, false
+		return buf
 	}
 	n, size := 0, 2
 	for n < len(q.frames) && (n == 0 || size+1+len(q.frames[n]) <= limit) {
@@ -80,7 +87,7 @@ func (q *Queue) Take(buf []byte, limit int) (msg []byte, ok bool) {
 	if q.isRoomy() {
 		q.room.Broadcast()
 	}
-	return buf, true
+	return buf
 }
 
 func (q *Queue) isRoomy() bool { return len(q.frames) < q.soft && q.bytes < q.softBytes }
