@@ -6,6 +6,12 @@ import (
 	"log/slog"
 )
 
+// With adds parameters, each after an &, to the data source names.
+func (o Options) With(query string) Options {
+	o.query += query
+	return o
+}
+
 // LimitPages makes the database full at n pages.
 func (s *Store) LimitPages(n int) error {
 	return s.w.do(context.Background(), func(w *writer) error {

@@ -43,6 +43,8 @@ type Options struct {
 	// OnFatal is called when an fsync failed: what the kernel has written is then
 	// unknown, so the process must end and recover from the file. nil panics.
 	OnFatal func(error)
+
+	query string // goes onto every connection's data source name; for tests
 }
 
 func (o Options) withDefaults() Options {
@@ -94,13 +96,13 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if err := checkHeader(path); err != nil {
 		return nil, opened(err)
 	}
-	if s.writeDB, err = openPool(path, writerQuery, 1); err != nil {
+	if s.writeDB, err = openPool(path, writerQuery+opts.query, 1); err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, s.writeDB, opts.Logger); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, opened(err))
 	}
-	if s.readDB, err = openPool(path, readerQuery, readers); err != nil {
+	if s.readDB, err = openPool(path, readerQuery+opts.query, readers); err != nil {
 		return nil, err
 	}
 	s.reads = newStatements(s.readDB)
