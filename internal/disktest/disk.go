@@ -124,7 +124,8 @@ func (d *Disk) isDark() bool {
 
 // PowerOn ends a cut, once every database is closed. With a nil rng all that was
 // not synced is gone. Otherwise the disk had begun to write it, in any order: each
-// sector of each write may have made it, and the names, all together.
+// sector of each write may have made it, and the names, all together; now and
+// then everything did.
 func (d *Disk) PowerOn(rng *rand.Rand) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,8 +136,12 @@ func (d *Disk) PowerOn(rng *rand.Rand) error {
 		return fmt.Errorf("%d files are open", d.open)
 	}
 	names := rng != nil && rng.IntN(2) == 0
+	survives := change.whole
+	if rng != nil && rng.IntN(4) > 0 {
+		survives = func(c change) []change { return c.torn(rng) }
+	}
 	for path, f := range d.files {
-		if err := f.settle(path, rng, names); err != nil {
+		if err := f.settle(path, names, rng != nil, survives); err != nil {
 			return err
 		}
 	}
@@ -155,7 +160,7 @@ func (d *Disk) PowerOn(rng *rand.Rand) error {
 }
 
 // settle brings the real file to what the cut left.
-func (f *file) settle(path string, rng *rand.Rand, names bool) error {
+func (f *file) settle(path string, names, some bool, survives func(change) []change) error {
 	if f.kind == Database { // as a reboot would
 		if err := os.Remove(path + "-shm"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -164,7 +169,7 @@ func (f *file) settle(path string, rng *rand.Rand, names bool) error {
 	if !f.linked && !names {
 		return os.Remove(path)
 	}
-	if rng == nil || len(f.pending) == 0 {
+	if !some || len(f.pending) == 0 {
 		return nil
 	}
 	content, err := os.ReadFile(path)
@@ -172,7 +177,7 @@ func (f *file) settle(path string, rng *rand.Rand, names bool) error {
 		return err
 	}
 	for _, c := range f.pending {
-		for _, part := range c.torn(rng) {
+		for _, part := range survives(c) {
 			content = part.apply(content)
 		}
 	}
@@ -182,13 +187,15 @@ func (f *file) settle(path string, rng *rand.Rand, names bool) error {
 // sector is what a disk writes whole or not at all.
 const sector = 512
 
+func (c change) whole() []change { return []change{c} }
+
 // torn draws what of a change had reached the disk: all, nothing, or some sectors.
 func (c change) torn(rng *rand.Rand) (parts []change) {
 	switch rng.IntN(3) {
 	case 0:
 		return nil
 	case 1:
-		return []change{c}
+		return c.whole()
 	}
 	if c.data == nil {
 		return nil

@@ -69,10 +69,26 @@ func checkHeader(path string) error {
 		}
 		return nil
 	}
-	if !bytes.Equal(head[:n], magic) {
+	if !bytes.Equal(head[:n], magic) && !hasJournal(path) {
 		return fmt.Errorf("%s: %w: it is not a SQLite database", path, ErrCorrupt)
 	}
 	return nil
+}
+
+// journalMagic begins every rollback journal.
+var journalMagic = []byte{0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7}
+
+// hasJournal reports whether SQLite will bring the file back to what it was before a
+// write that was cut off: of a new file, to nothing.
+func hasJournal(path string) bool {
+	f, err := os.Open(path + "-journal")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, len(journalMagic))
+	_, err = io.ReadFull(f, head)
+	return err == nil && bytes.Equal(head, journalMagic)
 }
 
 // checkVersion refuses to run on a SQLite that is too old to trust.

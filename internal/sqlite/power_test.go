@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -228,7 +229,7 @@ func (tr *trial) life(t *testing.T, seed uint64) {
 	for _, err := range tr.audit(s, peer) {
 		tr.seen = append(tr.seen, fmt.Errorf("seed %d: %w", seed, err))
 	}
-	moment := moments[rng.IntN(len(moments))]
+	moment := moments[seed%uint64(len(moments))]
 	tr.cuts[moment.name]++
 	n := 1 + rng.IntN(moment.most)
 	if moment.is != nil {
@@ -288,6 +289,75 @@ func powerCuts(t *testing.T, cuts int, query string, torn bool) (all trial) {
 	t.Logf("%d cuts %v: %d messages accepted, %d settled, %d of both lost; %d stored that the store had no time to accept",
 		cuts, all.cuts, all.accepts, all.settles, all.lost, all.late)
 	return all
+}
+
+// TestPowerCutAtStart: a new database, cut at every operation of its making, starts
+// again; and so it does while it is being started again.
+func TestPowerCutAtStart(t *testing.T) {
+	t.Parallel()
+	var cuts, again int
+	for seed := range uint64(long(3, 30)) {
+		for n, tripped := 1, true; tripped; n++ {
+			tripped = cutAtStart(t, seed, n, &again)
+			cuts++
+		}
+	}
+	t.Logf("%d cuts of first starts, %d of the starts after", cuts, again)
+}
+
+// cutAtStart cuts a first start at its nth operation, if it has as many.
+func cutAtStart(t *testing.T, seed uint64, n int, again *int) (tripped bool) {
+	t.Helper()
+	d, path := newDisk(t)
+	rng := rand.New(rand.NewPCG(seed, uint64(n)))
+	var some *rand.Rand
+	if seed > 0 {
+		some = rng
+	}
+	d.CutAt(nth(n, func(disktest.Op) bool { return true }))
+	for i := range 3 {
+		err := firstLife(d, path)
+		select {
+		case <-d.Dark():
+		default:
+			if err == nil {
+				err = sqlite.Check(bg, path)
+			}
+			if err != nil {
+				t.Fatalf("seed %d, after a cut at %d of the first start: %v", seed, n, err)
+			}
+			return i > 0
+		}
+		*again += min(i, 1)
+		if err := d.PowerOn(some); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			d.CutAt(nth(1+rng.IntN(3*n), func(disktest.Op) bool { return true }))
+		}
+	}
+	t.Fatalf("seed %d, at %d: three cuts", seed, n)
+	return false
+}
+
+// firstLife starts a store, writes a little and stops it.
+func firstLife(d *disktest.Disk, path string) error {
+	ctx, cancel := context.WithCancel(bg)
+	defer cancel()
+	go func(dark <-chan struct{}) { // goose would try for three seconds
+		select {
+		case <-dark:
+			cancel()
+		case <-ctx.Done():
+		}
+	}(d.Dark())
+	s, err := sqlite.Open(ctx, path, on(d, ""))
+	if err != nil {
+		return err
+	}
+	err = s.CreateMesh(bg, broker.Mesh{ID: wire.ID{1}, Owner: wire.Key{1}, Name: "m", Created: now},
+		broker.Member{Mesh: wire.ID{1}, Key: wire.Key{2}, Name: "f", Role: "owner", Joined: now})
+	return errors.Join(err, s.Close())
 }
 
 func long(short, soak int) int {
