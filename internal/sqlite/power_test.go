@@ -267,8 +267,8 @@ func (tr *trial) life(t *testing.T, seed uint64) {
 }
 
 // powerCuts runs lives, a new database after every ten, and returns what was broken.
-func powerCuts(t *testing.T, cuts int, query string, torn bool) (all trial) {
-	all.cuts = map[string]int{}
+func powerCuts(t *testing.T, cuts int, query string, torn bool) *trial {
+	all := &trial{cuts: map[string]int{}}
 	for from := 0; from < cuts; from += 10 {
 		tr := trial{query: query, torn: torn, cuts: all.cuts}
 		tr.disk, tr.path = newDisk(t)
