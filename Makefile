@@ -22,6 +22,7 @@ faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks,
 
 soak: ## the fault tests with their long numbers, with figures: more than an hour
 	SOAK=1 go test -timeout 3h -count=1 -v ./internal/faults/
+	SOAK=1 go test -timeout 1h -count=1 -v -run 'PowerCut|Damage' ./internal/sqlite/
 
 check: ## what review asks for besides: format, vet, staticcheck, race detector
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }

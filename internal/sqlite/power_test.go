@@ -60,7 +60,8 @@ type notes struct {
 	accepts, settles, lost, late int // late: stored, and cut before it said so
 }
 
-// send accepts messages, some in flight at once, and settles some, until the store fails.
+// send accepts messages, some in flight at once, and settles some, until the store
+// fails; or, should it never do what the power is cut at, long enough to tell.
 func (n *notes) send(s *sqlite.Store, mesh wire.ID, peer broker.PeerID, rng *rand.Rand) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -68,7 +69,7 @@ func (n *notes) send(s *sqlite.Store, mesh wire.ID, peer broker.PeerID, rng *ran
 	stop := make(chan struct{})
 	var once sync.Once
 	fail := func() { once.Do(func() { close(stop) }) }
-	for {
+	for range 1000 {
 		select {
 		case slots <- struct{}{}:
 		case <-stop:
@@ -296,8 +297,12 @@ func powerCuts(t *testing.T, cuts int, query string, torn bool) *trial {
 func TestPowerCutAtStart(t *testing.T) {
 	t.Parallel()
 	var cuts, again int
-	for seed := range uint64(long(3, 30)) {
-		for n, tripped := 1, true; tripped; n++ {
+	step := 1
+	if slow {
+		step = 13
+	}
+	for seed := range uint64(long(3, 20)) {
+		for n, tripped := 1, true; tripped; n += step {
 			tripped = cutAtStart(t, seed, n, &again)
 			cuts++
 		}
@@ -360,9 +365,13 @@ func firstLife(d *disktest.Disk, path string) error {
 	return errors.Join(err, s.Close())
 }
 
+// long is how often a test does what it does.
 func long(short, soak int) int {
-	if os.Getenv("SOAK") != "" {
+	switch {
+	case os.Getenv("SOAK") != "":
 		return soak
+	case slow:
+		return max(1, short/4)
 	}
 	return short
 }
@@ -374,13 +383,13 @@ func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	for _, torn := range []bool{false, true} {
 		t.Run(fmt.Sprintf("torn=%v", torn), func(t *testing.T) {
-			for _, err := range powerCuts(t, long(40, 1000), smallWAL, torn).seen {
+			for _, err := range powerCuts(t, long(20, 300), smallWAL, torn).seen {
 				t.Error(err)
 			}
 		})
 	}
 	t.Run("synchronous=NORMAL is caught", func(t *testing.T) {
-		if all := powerCuts(t, long(10, 50), smallWAL+"&_sync=NORMAL", false); all.lost == 0 {
+		if all := powerCuts(t, long(12, 60), smallWAL+"&_sync=NORMAL", false); all.lost == 0 {
 			t.Error("nothing was lost: this test cannot fail")
 		}
 	})
