@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -57,20 +58,12 @@ func (m *mesh) leaseOf(p *peer, delivery int64) *lease {
 // them again, but leave the window.
 const maxSettling = 1024
 
-// answer takes a lease out of its connection's window until its outcome is on
-// disk; unanswer puts it back when that fails. mesh.mu is held.
+// answer takes a lease out of its connection's window, until its outcome is on
+// disk. mesh.mu is held.
 func (l *lease) answer() {
 	l.settling = true
 	l.conn.inFlight--
 	l.conn.inBytes -= int(l.end.Size)
-}
-
-func (l *lease) unanswer() {
-	if l.conn.leases[l.end.Delivery] == l {
-		l.settling = false
-		l.conn.inFlight++
-		l.conn.inBytes += int(l.end.Size)
-	}
 }
 
 // release ends a lease. mesh.mu is held.
@@ -112,32 +105,48 @@ func (c *conn) clientNack(_ context.Context, f *wire.ClientNack) error {
 func (c *conn) settle(deliveries []int64, state wire.State, code wire.Code) {
 	m, now := c.mesh, c.b.cfg.Now()
 	leases := make([]*lease, 0, len(deliveries))
-	rows := make([]Settlement, 0, len(deliveries))
 	m.mu.Lock()
 	for _, d := range deliveries {
 		if l := c.leases[d]; l != nil && !l.settling {
 			l.answer()
 			leases = append(leases, l)
 			l.end.State, l.end.Code, l.end.At = state, code, now
-			rows = append(rows, l.end)
 		}
 	}
 	m.mu.Unlock()
-	if len(rows) == 0 {
-		return
-	}
-	c.b.store.Settle(rows, func(settled []bool, err error) { m.settled(leases, rows, settled, err) })
+	m.settle(leases)
 	m.pump(c)
 }
 
-// settled tells senders and quotas once a settlement is on disk.
+// settle hands the ends of leases to the store.
+func (m *mesh) settle(leases []*lease) {
+	if len(leases) == 0 {
+		return
+	}
+	rows := make([]Settlement, len(leases))
+	for i, l := range leases {
+		rows[i] = l.end
+	}
+	m.b.store.Settle(rows, func(settled []bool, err error) { m.settled(leases, rows, settled, err) })
+}
+
+// settleAgain tries what did not settle: the disk may have room again. Of a
+// connection that is gone, it is queued again instead.
+func (m *mesh) settleAgain() {
+	m.mu.Lock()
+	again := slices.DeleteFunc(m.unsettled, func(l *lease) bool { return l.conn.leases[l.end.Delivery] != l })
+	m.unsettled = nil
+	m.mu.Unlock()
+	m.settle(again)
+}
+
+// settled tells senders and quotas once a settlement is on disk. Until it is,
+// the deliveries stay leased, outside the window.
 func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err error) {
-	if err != nil { // they stay leased, and come again when that ends
-		m.b.log.Error("deliveries do not settle", "error", err)
+	if err != nil {
+		m.b.logUnlessStopping("deliveries do not settle yet", err)
 		m.mu.Lock()
-		for _, l := range leases {
-			l.unanswer()
-		}
+		m.unsettled = append(m.unsettled, leases...)
 		m.mu.Unlock()
 		return
 	}
@@ -192,7 +201,6 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 		counts = make([]int, len(late))
 	}
 	var dead []*lease
-	var rows []Settlement
 	conns := map[*conn]bool{}
 	m.mu.Lock()
 	for i, l := range late {
@@ -202,7 +210,6 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 			l.answer()
 			dead = append(dead, l)
 			l.end.State, l.end.Code, l.end.At = wire.StateBounced, wire.CodeUndeliverable, now
-			rows = append(rows, l.end)
 		default:
 			if c := l.requeue(); c != nil {
 				conns[c] = true
@@ -210,9 +217,7 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 		}
 	}
 	m.mu.Unlock()
-	if len(rows) > 0 {
-		m.b.store.Settle(rows, func(done []bool, err error) { m.settled(dead, rows, done, err) })
-	}
+	m.settle(dead)
 	for c := range conns {
 		m.pump(c)
 	}

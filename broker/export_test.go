@@ -27,6 +27,7 @@ func Tick(b *Broker) {
 	now := b.cfg.Now()
 	b.watch(now)
 	for _, m := range b.loadedMeshes() {
+		m.settleAgain()
 		m.expireLeases(b.ctx, now)
 		m.endGrace(now)
 	}

@@ -26,6 +26,7 @@ func (b *Broker) janitor() {
 		now := b.cfg.Now()
 		b.watch(now)
 		for _, m := range b.loadedMeshes() {
+			m.settleAgain()
 			m.expireLeases(b.ctx, now)
 			m.endGrace(now)
 		}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type mesh struct {
 	byID       map[PeerID]*peer
 	conns      map[*conn]struct{}
 	paces      map[wire.Key]*pace
+	unsettled  []*lease // answered, and not yet on disk: it has no room
 }
 
 // peer is one key that messages are addressed to.
@@ -195,6 +197,9 @@ func (m *mesh) putPeer(ctx context.Context, p Peer) (*peer, error) {
 	}
 	m.mu.Unlock()
 	id, err := m.b.store.PutPeer(ctx, p)
+	if errors.Is(err, ErrStorageFull) && known != nil && known.member == p.Member {
+		err = nil // one that is known still gets what waits for it; it shows its card again when it connects again
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func (n *notes) send(s *sqlite.Store, mesh wire.ID, peer broker.PeerID, rng *ran
 		}
 		m := message(mesh, peer, rng.IntN(3000))
 		for range rng.IntN(3) {
-			m.Deliveries = append(m.Deliveries, broker.NewDelivery{Recipient: peer, Wrap: m.Hash[:]})
+			m.Mode, m.Deliveries = wire.ModeGroup, append(m.Deliveries, broker.NewDelivery{Recipient: peer, Wrap: m.Hash[:]})
 		}
 		for i := range m.Ciphertext {
 			m.Ciphertext[i] = m.ID[i%8]
@@ -116,15 +116,15 @@ func (n *notes) send(s *sqlite.Store, mesh wire.ID, peer broker.PeerID, rng *ran
 
 // ends settles all deliveries of a message.
 func (o *note) ends() (e []broker.Settlement) {
-	for i, d := range o.Deliveries {
-		e = append(e, broker.Settlement{Delivery: o.first + int64(i), Recipient: d.Recipient, State: wire.StateDelivered, At: now})
+	for i := range o.Deliveries {
+		e = append(e, delivered(o.Message, o.first, i))
 	}
 	return e
 }
 
 // audit returns every word that a store, opened again, does not keep.
 func (n *notes) audit(s *sqlite.Store, peer broker.PeerID) (broken []error) {
-	q, err := s.Queued(bg, peer, 1<<20)
+	q, err := queued(s, peer)
 	if err != nil {
 		return []error{err}
 	}
