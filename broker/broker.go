@@ -47,6 +47,7 @@ type Broker struct {
 
 	stopping atomic.Bool
 	diskFull atomic.Bool
+	peers    atomic.Int64 // authenticated connections
 
 	mu     sync.Mutex // guards the following
 	meshes map[wire.ID]*mesh

@@ -37,6 +37,7 @@ type conn struct {
 	writing  atomic.Int64 // Unix ms since when a write is under way; 0 = none
 	closed   atomic.Bool
 	clean    atomic.Bool  // the peer ended it with a close frame
+	spread   atomic.Int64 // ms that the peer was told to spread over; 0 before hello_ack
 	ending   atomic.Int32 // a close code: sent after what is queued; nothing more is handled
 
 	ctx    context.Context // of reads and writes; its end cuts the socket

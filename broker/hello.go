@@ -114,6 +114,7 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 	ack := &wire.HelloAck{
 		Req: wire.Req{ReqID: req}, Conn: c.id, ServerTime: now.UnixMilli(), Limits: m.b.limits(),
 		MembersVersion: m.version, Generation: m.generation,
+		SpreadMs: spread(m.b.peers.Add(1)).Milliseconds(),
 	}
 	m.conns[c] = struct{}{}
 	var moved []*conn
@@ -137,6 +138,7 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 		m.tell(p, event, c)
 	}
 	c.send(ack)
+	c.spread.Store(ack.SpreadMs) // from here on changes are told
 	m.mu.Unlock()
 	m.b.metrics.connected(c.role)
 	for _, other := range append(moved, c) {
@@ -166,11 +168,36 @@ func (m *mesh) leave(c *conn) {
 		}
 	}
 	m.mu.Unlock()
+	m.b.peers.Add(-1)
 	m.b.metrics.disconnected(c.role)
 	for _, next := range moved {
 		m.pump(next)
 	}
 	m.b.log.Debug("disconnected", "conn", c.id, "clean", c.clean.Load())
+}
+
+// returns is how many clients a second a broker that was lost wants back, and
+// maxSpread the longest that one is asked to wait: its own limit between attempts.
+const (
+	returns   = 80
+	maxSpread = 30 * time.Second
+)
+
+// spread is over how long n clients are to come back when all are cut off at
+// once: a few at once, many at a pace that a broker that has just started bears.
+func spread(n int64) time.Duration {
+	return min(maxSpread, max(time.Second, time.Duration(n)*time.Second/returns))
+}
+
+// tellSpread tells a client when the crowd that it is part of has become
+// another: those that came first know of a small one.
+func (c *conn) tellSpread(ms int64) {
+	told := c.spread.Load()
+	if told == 0 || ms <= told+told/8 && ms >= told/2 || !c.out.Roomy() {
+		return
+	}
+	c.spread.Store(ms)
+	c.send(&wire.Spread{SpreadMs: ms})
 }
 
 func (b *Broker) limits() wire.Limits {

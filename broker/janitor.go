@@ -42,11 +42,12 @@ func (b *Broker) janitor() {
 	}
 }
 
-// watch pings quiet connections, and closes those that are silent for too long
-// or do not take what is written to them.
+// watch pings quiet connections, closes those that are silent for too long or do
+// not take what is written to them, and tells the others how many they are.
 func (b *Broker) watch(now time.Time) {
-	l, ms := b.cfg.Limits, now.UnixMilli()
+	l, ms, over := b.cfg.Limits, now.UnixMilli(), spread(b.peers.Load()).Milliseconds()
 	for _, c := range b.connections() {
+		c.tellSpread(over)
 		quiet := time.Duration(ms-c.lastRead.Load()) * time.Millisecond
 		stuck := c.writing.Load()
 		switch {

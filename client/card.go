@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -104,6 +105,7 @@ type Peer struct {
 
 	attestation *wire.Attestation
 	seq         uint64
+	saved       time.Time // the LastSeen that the mailbox knows; zero: not this peer as it is
 }
 
 // FullName is member/label, or the member's name for a person.
@@ -123,7 +125,7 @@ func (p *Peer) InGroup(name string) bool {
 func (c *Client) fromKnown(k mailbox.KnownPeer) (*Peer, bool) {
 	p := &Peer{
 		Mesh: c.m.Mesh, Key: k.Key, Member: k.Member, Role: k.Role, LastSeen: time.UnixMilli(k.LastSeen),
-		attestation: k.Attestation, seq: k.CardSeq,
+		attestation: k.Attestation, seq: k.CardSeq, saved: time.UnixMilli(k.LastSeen),
 	}
 	m, ok := c.roster.Known(k.Member)
 	p.Name = m.Name
@@ -152,10 +154,13 @@ func (c *Client) fromWire(w wire.Peer) (*Peer, error) {
 		p.Role = Person
 	}
 	old := c.peers[w.SessionPubkey]
-	if old == nil || old.attestation == nil || w.Attestation == nil || *old.attestation != *w.Attestation {
+	// What was verified before, for this peer or for a message, is not verified again.
+	v := vouch(w.Pubkey, w.SessionPubkey, w.Attestation)
+	if (old == nil || old.Member != w.Pubkey || !sameAttestation(old.attestation, w.Attestation)) && !c.vouches[v] {
 		if err := trust.VerifyAttestation(c.m.MeshID, w.Pubkey, w.SessionPubkey, w.Attestation); err != nil {
 			return nil, err
 		}
+		c.vouchFor(v)
 	}
 	if old != nil {
 		if old.Member != p.Member {
@@ -178,6 +183,8 @@ func (c *Client) fromWire(w wire.Peer) (*Peer, error) {
 	return p, nil
 }
 
+func sameAttestation(a, b *wire.Attestation) bool { return a != nil && b != nil && *a == *b }
+
 func (c *Client) openCard(w *wire.Card) (Card, error) {
 	var card Card
 	key, ok := c.keys[w.Generation]
@@ -192,6 +199,27 @@ func (c *Client) openCard(w *wire.Card) (Card, error) {
 		return card, wire.Faultf(wire.CodeBadCard, "not a card")
 	}
 	return card, card.fits()
+}
+
+// sealedCard is a card as it was shown, with what it was made of.
+type sealedCard struct {
+	card *wire.Card
+	raw  []byte
+}
+
+// helloCard is the card of a hello: the one shown before, when it still says what
+// it should. Everyone who sees a new one verifies it, which after a restart of the
+// broker is everyone for everyone. fresh reports that it is a new one.
+func (c *Client) helloCard() (w *wire.Card, raw []byte, fresh bool, err error) {
+	c.mu.Lock()
+	last, gen := c.sealed, c.sealingKey().Generation
+	raw, err = wire.Marshal(c.card)
+	c.mu.Unlock()
+	if err == nil && last.card != nil && last.card.Generation == gen && bytes.Equal(last.raw, raw) {
+		return last.card, raw, false, nil
+	}
+	w, raw, err = c.sealCard()
+	return w, raw, true, err
 }
 
 // sealCard seals this client's card under the newest mesh key it has.
@@ -209,7 +237,7 @@ func (c *Client) sealCard() (*wire.Card, []byte, error) {
 	c.cardSeq = max(c.cardSeq+1, uint64(max(c.now().UnixMilli(), 0)))
 	w := &wire.Card{Generation: key.Generation, Seq: c.cardSeq, Blob: seal.Card(key, raw)}
 	trust.SignCard(c.session, c.m.MeshID, c.member.Public(), w)
-	c.shownGeneration = key.Generation
+	c.shownGeneration, c.sealed = key.Generation, sealedCard{w, raw}
 	return w, raw, nil
 }
 

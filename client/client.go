@@ -91,6 +91,7 @@ type Client struct {
 	allowed atomic.Int64 // messages that may leave a held outbox
 	relay   func(*Push) error
 	offset  atomic.Int64 // server's clock minus ours, ms
+	spread  atomic.Int64 // over how many ms the broker's clients come back together
 	syncing sync.Mutex   // one membership sync at a time
 	listing sync.Mutex   // one listing of peers at a time
 
@@ -103,6 +104,7 @@ type Client struct {
 	watching                    bool // the peer table follows the broker's
 	card                        Card
 	cardSeq                     uint64
+	sealed                      sealedCard // the last one
 	shared                      map[sharedID]*seal.Shared
 	vouches                     map[vouched]bool
 	conn                        *conn
@@ -342,6 +344,7 @@ func (c *Client) sharedWith(own trust.SecretKey, peer Key) (*seal.Shared, error)
 // vouched is an attestation that was verified.
 type vouched struct {
 	member, session Key
+	attested        bool // a member's own key is not
 	attestation     wire.Attestation
 }
 

@@ -41,8 +41,7 @@ type conn struct {
 }
 
 // run connects, serves and connects again, until Close or a refusal that no
-// retry would change. The back-off has full jitter: a thousand clients of a
-// restarted broker spread over its whole range.
+// retry would change.
 func (c *Client) run() {
 	for failures := 0; ; {
 		began := c.now()
@@ -59,8 +58,7 @@ func (c *Client) run() {
 		if failures++; welcomed {
 			failures = 1
 		}
-		limit := min(maxBackoff, time.Second<<min(failures-1, 5))
-		wait := rand.N(limit)
+		wait := rand.N(c.backoff(failures))
 		c.log.Debug("disconnected", "error", err, "after", c.now().Sub(began), "retry_in", wait)
 		select {
 		case <-time.After(wait):
@@ -69,6 +67,17 @@ func (c *Client) run() {
 		}
 	}
 }
+
+// backoff is the limit of the wait before the next attempt, of which a random
+// part is waited: it doubles from what the broker asked for, so that a thousand
+// clients of a restarted broker do not all come at once, and a few come soon.
+func (c *Client) backoff(failures int) time.Duration {
+	first := min(max(time.Duration(c.spread.Load())*time.Millisecond, time.Second), maxBackoff)
+	return min(first<<min(failures-1, 5), maxBackoff)
+}
+
+// setSpread takes what the broker asks for, within reason.
+func (c *Client) setSpread(ms int64) { c.spread.Store(min(max(ms, 0), maxBackoff.Milliseconds())) }
 
 // isFinal reports whether trying again is pointless.
 func isFinal(err error) bool {
@@ -182,13 +191,15 @@ func (k *conn) shake(ctx context.Context) error {
 		SessionPubkey: c.self, Nonce: ch.Nonce, Attestation: c.attestation,
 	}
 	if c.role != Observer {
-		card, raw, err := c.sealCard()
+		card, raw, fresh, err := c.helloCard()
 		if err != nil {
 			return err
 		}
 		h.Card = card
-		if err := c.rememberCard(ctx, card.Seq, raw); err != nil {
-			return err
+		if fresh {
+			if err := c.rememberCard(ctx, card.Seq, raw); err != nil {
+				return err
+			}
 		}
 	}
 	trust.SignHello(c.session, c.m.BrokerKey, h)
@@ -225,6 +236,7 @@ func (k *conn) awaitAck(ctx context.Context) error {
 		return wire.Faultf(wire.CodeBadFrame, "the broker did not answer the hello")
 	}
 	k.c.offset.Store(k.hello.ServerTime - k.c.now().UnixMilli())
+	k.c.setSpread(k.hello.SpreadMs)
 	for _, in := range frames[1:] {
 		k.handle(in)
 	}

@@ -140,10 +140,7 @@ func (c *Client) openPush(ctx context.Context, k *conn, p *wire.Push) (seal.Open
 
 // vouch is trust.VerifyAttestation with a memory of what it has accepted.
 func (c *Client) vouch(mesh ID, member, session Key, a *wire.Attestation) error {
-	v := vouched{member: member, session: session}
-	if a != nil {
-		v.attestation = *a
-	}
+	v := vouch(member, session, a)
 	c.mu.Lock()
 	known := c.vouches[v]
 	c.mu.Unlock()
@@ -155,11 +152,24 @@ func (c *Client) vouch(mesh ID, member, session Key, a *wire.Attestation) error 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.vouchFor(v)
+	return nil
+}
+
+func vouch(member, session Key, a *wire.Attestation) vouched {
+	v := vouched{member: member, session: session}
+	if a != nil {
+		v.attested, v.attestation = true, *a
+	}
+	return v
+}
+
+// vouchFor remembers what was verified. c.mu is held.
+func (c *Client) vouchFor(v vouched) {
 	if len(c.vouches) >= maxShared {
 		clear(c.vouches)
 	}
 	c.vouches[v] = true
-	return nil
 }
 
 // standing checks that a sender is a current member, reading the membership

@@ -76,7 +76,7 @@ func (c *Client) fetchPeers(ctx context.Context, k *conn) error {
 	}
 	known := make([]mailbox.KnownPeer, 0, len(list))
 	for _, w := range list {
-		if p := c.notePeer(w); p != nil {
+		if p := c.notePeer(w); p != nil && p.worthSaving() {
 			known = append(known, toKnown(p))
 		}
 	}
@@ -98,8 +98,22 @@ func (c *Client) notePeer(w wire.Peer) *Peer {
 		c.log.Warn("a peer's proof fails; it is not shown", "peer", w.SessionPubkey.Short(), "error", err)
 		return nil
 	}
+	if old := c.peers[p.Key]; old != nil && old.seq == p.seq && sameAttestation(old.attestation, p.attestation) {
+		p.saved = old.saved
+	}
 	c.peers[p.Key] = p
 	return p
+}
+
+// worthSaving reports whether the mailbox should hear of a peer, and takes it that
+// it does. That it was seen again is no news for a minute: after a restart of the
+// broker everyone sees everyone again.
+func (p *Peer) worthSaving() bool {
+	if p.LastSeen.Sub(p.saved).Abs() < time.Minute {
+		return false
+	}
+	p.saved = p.LastSeen
+	return true
 }
 
 func toKnown(p *Peer) mailbox.KnownPeer {
@@ -137,8 +151,11 @@ func (c *Client) applyPresence(f *wire.Presence) {
 		return
 	}
 	p.Online = p.Online && f.Event != wire.PresenceLeft
-	known := toKnown(p)
+	save, known := p.worthSaving(), toKnown(p)
 	c.mu.Unlock()
+	if !save {
+		return
+	}
 	if err := c.box.SavePeers(c.ctx, c.m.MeshID, []mailbox.KnownPeer{known}); err != nil && c.ctx.Err() == nil {
 		c.log.Warn("peer is not remembered", "error", err)
 	}

@@ -37,6 +37,8 @@ func (k *conn) handle(in wire.Incoming) {
 				_ = k.ws.CloseNow()
 			}
 		})
+	case *wire.Spread:
+		k.c.setSpread(f.SpreadMs)
 	case *wire.Error:
 		k.c.log.Warn("the broker reports", "code", f.Code, "message", f.Code.Info().Text)
 	}

@@ -28,6 +28,7 @@ const (
 	TypeInvites        Type = "invites"         // b>c answers invite_list
 	TypeInviteClose    Type = "invite_close"    // c>b
 	TypeRemove         Type = "remove"          // c>b
+	TypeSpread         Type = "spread"          // b>c over how long to spread reconnecting
 	TypeOK             Type = "ok"              // b>c answers a request that has nothing else to say
 	TypeError          Type = "error"           // b>c
 )
@@ -101,7 +102,8 @@ type Limits struct {
 }
 
 // HelloAck says that the connection is registered. ServerTime is Unix ms;
-// Pending counts the deliveries that wait for this connection's keys.
+// Pending counts the deliveries that wait for this connection's keys; SpreadMs is
+// as in Spread.
 type HelloAck struct {
 	Req
 	Conn           string `json:"conn"`
@@ -110,6 +112,13 @@ type HelloAck struct {
 	Pending        int    `json:"pending"`
 	MembersVersion int64  `json:"membersVersion"`
 	Generation     uint64 `json:"generation"`
+	SpreadMs       int64  `json:"spreadMs,omitzero"`
+}
+
+// Spread says over how many ms this broker's clients should spread when they
+// lose it all at once: the more there are, the longer.
+type Spread struct {
+	SpreadMs int64 `json:"spreadMs"`
 }
 
 // Wrap is one recipient's key to a group message's body.
@@ -385,6 +394,7 @@ func (*InviteList) Type() Type     { return TypeInviteList }
 func (*Invites) Type() Type        { return TypeInvites }
 func (*InviteClose) Type() Type    { return TypeInviteClose }
 func (*Remove) Type() Type         { return TypeRemove }
+func (*Spread) Type() Type         { return TypeSpread }
 func (*OK) Type() Type             { return TypeOK }
 func (*Error) Type() Type          { return TypeError }
 
@@ -413,6 +423,7 @@ var blank = map[Type]func() Frame{
 	TypeInvites:        func() Frame { return new(Invites) },
 	TypeInviteClose:    func() Frame { return new(InviteClose) },
 	TypeRemove:         func() Frame { return new(Remove) },
+	TypeSpread:         func() Frame { return new(Spread) },
 	TypeOK:             func() Frame { return new(OK) },
 	TypeError:          func() Frame { return new(Error) },
 }
