@@ -5,7 +5,8 @@
 // A Broker is an http.Handler over a Store:
 //
 //	b, err := broker.New(ctx, broker.Config{Store: store})
-//	http.ListenAndServe("127.0.0.1:7900", b)
+//	srv := b.Server() // or any other: with timeouts of its own
+//	err = srv.ListenAndServe()
 //
 // Locks, in the order in which they may be taken: Broker.mu, mesh.mu, then a
 // connection's queue. None is held while the store is waited for. The

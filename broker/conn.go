@@ -134,8 +134,8 @@ var errDropped = errors.New("dropped")
 
 // refuse answers a failed handshake with an error frame and a close code.
 func (c *conn) refuse(req string, err error) {
+	c.b.metrics.preAuthDropped.Inc()
 	if errors.Is(err, errDropped) {
-		c.b.metrics.preAuthDropped.Inc()
 		return
 	}
 	f, code := asFault(err), wire.CloseBadHello

@@ -264,8 +264,6 @@ func TestDawdler(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		if all, _ := broker.PreAuth(w.Broker); all != 0 {
-			t.Errorf("%d sockets are left", all)
-		}
+		w.eventually("no socket is left", func() bool { all, _ := broker.PreAuth(w.Broker); return all == 0 })
 	})
 }

@@ -42,7 +42,7 @@ func newMetrics(b *Broker) *metrics {
 		duplicates:     counter("claudemesh_messages_duplicate_total", "Sends that repeated an accepted message."),
 		pushed:         counter("claudemesh_deliveries_pushed_total", "Deliveries written to a recipient, repeats included."),
 		delivered:      counter("claudemesh_deliveries_delivered_total", "Deliveries acknowledged by their recipients."),
-		preAuthDropped: counter("claudemesh_preauth_dropped_total", "Sockets dropped before they authenticated."),
+		preAuthDropped: counter("claudemesh_preauth_dropped_total", "Sockets dropped, or refused, before they authenticated."),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "claudemesh_accept_seconds", Help: "Time from a valid send to its commit on disk.",
 			Buckets: prometheus.ExponentialBuckets(0.0002, 2, 14),
@@ -107,12 +107,13 @@ var (
 	descMember = prometheus.NewDesc("claudemesh_members", "Members that were not removed.", nil, nil)
 	descCommit = prometheus.NewDesc("claudemesh_store_commits_total", "Transactions committed.", nil, nil)
 	descOps    = prometheus.NewDesc("claudemesh_store_operations_total", "Operations committed; by commits it is the mean batch.", nil, nil)
+	descOut    = prometheus.NewDesc("claudemesh_out_queue_max_bytes", "Bytes that wait for the connection for which the most do.", nil, nil)
 	descTime   = prometheus.NewDesc("claudemesh_store_commit_seconds_total", "Time spent in commits.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s *storeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descReady, descQueued, descOldest, descMeshes, descMember, descCommit, descOps, descTime} {
+	for _, d := range []*prometheus.Desc{descReady, descQueued, descOldest, descMeshes, descMember, descCommit, descOps, descTime, descOut} {
 		ch <- d
 	}
 }
@@ -129,6 +130,11 @@ func (s *storeCollector) Collect(ch chan<- prometheus.Metric) {
 		ready = 1
 	}
 	gauge(descReady, ready)
+	most := 0
+	for _, c := range s.b.connections() {
+		most = max(most, c.out.Bytes())
+	}
+	gauge(descOut, float64(most))
 	st, err := s.b.store.Stats(ctx)
 	if err != nil {
 		s.b.log.Warn("the store does not answer", "error", err)

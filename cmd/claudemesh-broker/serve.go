@@ -69,10 +69,8 @@ func listenAndServe(ctx context.Context, c *cli.Command, cfg broker.Config, tlsC
 		_ = b.Shutdown(ctx)
 		return fmt.Errorf("%w; choose another --listen address, or stop what listens there", err)
 	}
-	srv := &http.Server{
-		Handler: b, TLSConfig: tlsConfig, ReadHeaderTimeout: cfg.Limits.HelloTimeout, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
-	}
+	srv := b.Server()
+	srv.TLSConfig = tlsConfig
 	greet(c, b, ln, tlsConfig != nil)
 	served := make(chan error, 1)
 	go func() {

@@ -69,7 +69,7 @@ func (w *World) Start() {
 	w.must(err)
 	w.addr = ln.Addr().String()
 	w.URL = "ws://" + w.addr + "/ws"
-	w.srv = &http.Server{Handler: w.Broker, ReadHeaderTimeout: 5 * time.Second}
+	w.srv = w.Broker.Server()
 	go func(s *http.Server) { _ = s.Serve(ln) }(w.srv)
 }
 

@@ -92,6 +92,13 @@ func (q *Queue) Take(buf []byte, limit int) []byte {
 
 func (q *Queue) isRoomy() bool { return len(q.frames) < q.soft && q.bytes < q.softBytes }
 
+// Bytes is how many bytes wait.
+func (q *Queue) Bytes() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes
+}
+
 // Roomy reports whether frames that can wait elsewhere may be queued.
 func (q *Queue) Roomy() bool {
 	q.mu.Lock()
