@@ -272,7 +272,8 @@ type crowd struct {
 	ledger   *Ledger
 	peers    []*peer
 	dir      string
-	lastAck  func() // called at each acknowledgement; may be nil
+	lastAck  func()            // called at each acknowledgement; may be nil
+	onShow   func(text string) // called at each showing; may be nil
 	problems chan error
 	told     map[client.ID]bool // whose ends are noted
 }
@@ -344,6 +345,9 @@ func (c *crowd) read(ctx context.Context, p *peer) {
 	for r, err := range p.c.Receive(ctx) {
 		if err == nil {
 			c.ledger.Shown(r.Recipient, r.ID, r.Text)
+			if c.onShow != nil {
+				c.onShow(r.Text)
+			}
 			err = r.Ack(context.WithoutCancel(ctx))
 		}
 		if err != nil {
