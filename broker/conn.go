@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -21,6 +23,7 @@ import (
 type conn struct {
 	b       *Broker
 	ws      *websocket.Conn
+	socket  net.Conn // below it
 	id      string
 	address netip.Prefix
 
@@ -68,11 +71,13 @@ type lease struct {
 func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 	address := b.address(r)
 	if b.stopping.Load() {
+		w.Header().Set("Connection", "close")
 		http.Error(w, wire.CodeShuttingDown.Info().Text, http.StatusServiceUnavailable)
 		return
 	}
 	if !b.gate.enter(address) {
 		b.metrics.preAuthDropped.Inc()
+		w.Header().Set("Connection", "close") // it would stay, uncounted
 		http.Error(w, wire.CodeRateLimited.Info().Text, http.StatusTooManyRequests)
 		return
 	}
@@ -84,7 +89,8 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 	c.ctx, c.cancel = context.WithCancel(b.ctx)
 	defer c.cancel()
 	alive := func() { c.lastRead.Store(b.cfg.Now().UnixMilli()) }
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	h := &hijacked{ResponseWriter: w}
+	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		CompressionMode: websocket.CompressionDisabled, // ciphertext does not compress
 		OnPingReceived:  func(context.Context, []byte) bool { alive(); return true },
 		OnPongReceived:  func(context.Context, []byte) { alive() },
@@ -93,7 +99,7 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 		b.gate.leave(address)
 		return // Accept has answered
 	}
-	c.ws = ws
+	c.ws, c.socket = ws, h.socket
 	alive()
 	b.mu.Lock()
 	b.conns[c] = struct{}{}
@@ -114,11 +120,12 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 func (c *conn) serve() {
 	defer func() { _ = c.ws.CloseNow() }()
 	req, err := c.handshake()
-	c.b.gate.leave(c.address)
 	if err != nil {
 		c.refuse(req, err)
+		c.b.gate.leave(c.address)
 		return
 	}
+	c.b.gate.leave(c.address)
 	var writer sync.WaitGroup
 	writer.Go(c.write)
 	c.read()
@@ -157,9 +164,23 @@ func (c *conn) refuse(req string, err error) {
 		cancel()
 	}
 	c.b.log.Info("hello refused", "code", f.Code, "conn", c.id)
-	stop := time.AfterFunc(time.Second, c.cancel) // a stranger is not waited for long
+	// A stranger is not waited for long. Nobody reads: the context cuts nothing.
+	stop := time.AfterFunc(time.Second, func() { _ = c.socket.Close() })
 	_ = c.ws.Close(closeStatus(code), code.Info().Reason)
 	stop.Stop()
+}
+
+// hijacked keeps the socket of a WebSocket.
+type hijacked struct {
+	http.ResponseWriter
+	socket net.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	h.socket = conn
+	return conn, rw, err
 }
 
 // close ends the connection with one of our codes.
