@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,7 +104,13 @@ type process struct {
 	logs string // file of its standard error
 }
 
+// newProcess starts a broker with raised limits.
 func newProcess(t testing.TB, args ...string) *process {
+	return newDefault(t, append(slices.Clone(raised), args...)...)
+}
+
+// newDefault starts a broker with the limits that it has by itself.
+func newDefault(t testing.TB, args ...string) *process {
 	dir := t.TempDir()
 	p := &process{t: t, db: filepath.Join(dir, "mesh.db"), args: args, logs: filepath.Join(dir, "broker.log")}
 	p.start()
@@ -123,7 +130,7 @@ func (p *process) start() {
 	if p.url != "" {
 		listen = strings.TrimSuffix(strings.TrimPrefix(p.url, "ws://"), wire.PathWS)
 	}
-	args := append([]string{"--db", p.db, "--listen", listen, "--open", "--log-level", "warn"}, append(raised, p.args...)...)
+	args := append([]string{"--db", p.db, "--listen", listen, "--open", "--log-level", "warn"}, p.args...)
 	p.cmd = exec.Command(brokerBinary(p.t), args...)
 	log, err := os.OpenFile(p.logs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
