@@ -199,7 +199,7 @@ func TestFloods(t *testing.T) {
 		watch.begin(text)
 		c.send(context.WithoutCancel(ctx), p, text, client.Next, all[i/each*each+(i+1+random.N(each-1))%each])
 	})
-	time.Sleep(3 * time.Second)
+	time.Sleep(2 * time.Second)
 	before, _ := memory(b.cmd.Process.Pid)
 	drops := b.metric("claudemesh_preauth_dropped_total")
 	r := &rabble{addr: addr, tallies: map[string]*tally{}}
