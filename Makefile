@@ -17,7 +17,7 @@ demo: build ## the main job, end to end, on an embedded SQLite file
 test: ## everything that proves it
 	go test -timeout 5m ./...
 
-faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, leaks: about a minute
+faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, floods, slow peers, leaks: two to three minutes
 	FAULTS=1 go test -timeout 5m -count=1 -v ./internal/faults/
 
 soak: ## the fault tests with their long numbers, with figures: more than an hour
