@@ -24,13 +24,13 @@ type Relay struct {
 
 // Relay starts one before the broker.
 func (w *World) Relay() *Relay {
-	r := &Relay{}
+	r, broker := &Relay{}, w.URL // which stays over restarts
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 		wg.Add(1)
 		defer wg.Done()
-		r.serve(ctx, rw, req, w.URL)
+		r.serve(ctx, rw, req, broker)
 	}))
 	w.T.Cleanup(func() { cancel(); wg.Wait(); srv.Close() })
 	r.URL = "ws" + strings.TrimPrefix(srv.URL, "http") + "/ws"
