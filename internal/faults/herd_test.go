@@ -90,6 +90,9 @@ func TestReconnects(t *testing.T) {
 		for _, err := range herd(back, n, 10*time.Second) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if len(back) == 0 {
+			return
+		}
 		t.Logf("%s: %d of %d peers come back %s to %s after it; by second %v", name, len(back), n,
 			back[0].Round(time.Millisecond), last.Round(time.Millisecond), bySecond(back))
 	}
