@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,9 @@ type Options struct {
 	// otherwise. It is for relays and load generators; it must not block for long.
 	Unopened func(*Push) error
 	Now      func() time.Time
+	// HTTP opens the connection: for proxies, certificates and networks of one's
+	// own. Default http.DefaultClient.
+	HTTP *http.Client
 }
 
 // Client is one peer on one mesh. Its methods may be called concurrently.
@@ -77,6 +81,7 @@ type Client struct {
 	box  Mailbox
 	log  *slog.Logger
 	now  func() time.Time
+	http *http.Client
 
 	member      trust.SecretKey
 	session     trust.SecretKey // the member key for persons and observers
@@ -129,7 +134,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 		keys: map[uint64][32]byte{}, peers: map[Key]*Peer{}, shared: map[sharedID]*seal.Shared{}, vouches: map[vouched]bool{},
 		kick: make(chan struct{}, 1), changed: make(chan struct{}), member: o.Membership.memberKey(),
 	}
-	c.hold, c.relay = o.Hold, o.Unopened
+	c.hold, c.relay, c.http = o.Hold, o.Unopened, o.HTTP
 	if c.role == "" {
 		c.role = Session
 	}

@@ -139,6 +139,7 @@ func (c *Client) connect() (*conn, error) {
 	}
 	alive := func() { k.lastRead.Store(c.now().UnixMilli()) }
 	ws, _, err := websocket.Dial(ctx, c.m.Broker, &websocket.DialOptions{
+		HTTPClient:      c.http,
 		CompressionMode: websocket.CompressionDisabled,
 		OnPingReceived:  func(context.Context, []byte) bool { alive(); return true },
 		OnPongReceived:  func(context.Context, []byte) { alive() },

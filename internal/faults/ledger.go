@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 // Ledger audits one run from outside: what was tried, what Send returned for,
@@ -33,6 +34,7 @@ type entry struct {
 	to       []client.Key
 	id       client.ID
 	kept     bool // Send returned: it is in the outbox at least
+	perishes bool // it may expire between a recipient's disk and the broker's ear
 }
 
 type delivery struct {
@@ -64,6 +66,14 @@ func (l *Ledger) Try(sender, text string, p client.Priority, to ...client.Key) {
 	defer l.mu.Unlock()
 	l.lanes[sender]++
 	l.sent[text] = &entry{sender: sender, place: l.lanes[sender], priority: p, to: to}
+}
+
+// Perishable notes that a text may expire while the run lasts. A recipient may then
+// have it whose acknowledgement came too late: its sender is told that it bounced.
+func (l *Ledger) Perishable(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent[text].perishes = true
 }
 
 // Kept notes that Send returned for a text.
@@ -194,6 +204,7 @@ func (l *Ledger) checkOne(p Promise, text string, e *entry, to client.Key, n int
 		bad("shown %d times", n)
 	case n == 0 && promised && told.state != client.Bounced:
 		bad("lost: promised and never shown; its sender was told %q", told.state)
+	case n == 1 && told.state == client.Bounced && e.perishes && told.code == string(wire.CodeExpired):
 	case n == 1 && told.state == client.Bounced:
 		bad("shown, and its sender was told that it bounced: %s", told.code)
 	case n == 0 && (told.state == client.Delivered || told.state == client.Read):
