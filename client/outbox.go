@@ -292,12 +292,16 @@ func (c *Client) receipt(f *wire.Receipt) {
 	}
 }
 
+// askBack is how long after its expiry a message is asked about: the broker
+// remembers it for a day, and one that expired while its sender was away has bounced.
+const askBack = 23 * time.Hour
+
 // askStatuses asks what became of every message that was accepted and not yet
 // delivered: a receipt that came while this client was away is not repeated. One
 // that the broker knows nothing of was lost with it, in a restore from a backup: it is
 // sent again.
 func (c *Client) askStatuses(ctx context.Context, k *conn) error {
-	ids, err := c.box.Unsettled(ctx, c.m.MeshID, c.clock(), 10_000)
+	ids, err := c.box.Unsettled(ctx, c.m.MeshID, c.clock()-askBack.Milliseconds(), 10_000)
 	if err != nil {
 		return err
 	}

@@ -105,7 +105,9 @@ func newPlan(seed uint64) plan {
 		p.limits.SendsPerMinute, p.limits.SendBurst = 60, 3
 	}
 	if r.IntN(3) == 0 {
-		p.limits.Window, p.limits.Lease = 1+r.IntN(4), between(r, 3*time.Second, 30*time.Second)
+		// Ten leases must outlast the silence after which a dead connection is noticed,
+		// or its messages bounce as undeliverable.
+		p.limits.Window, p.limits.Lease = 1+r.IntN(4), between(r, 10*time.Second, 30*time.Second)
 	}
 	if r.IntN(2) == 0 {
 		p.latency = between(r, 0, 300*time.Millisecond)
