@@ -224,6 +224,36 @@ func TestMemberMailbox(t *testing.T) {
 	none[*wire.Push](obs, "an observer takes nothing")
 }
 
+// TestPushLostBeforeCommit: a message was pushed while it committed, and that
+// connection ended before. Whoever takes the mailbox next gets it once it is on
+// disk, and nothing before it.
+func TestPushLostBeforeCommit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	bob := w.join(trust.RoleMember, "bob")
+	box := bob.key.Public()
+	a, taker, next := w.founder.session(), bob.session(), bob.session()
+	taker.ackPush(want(taker, byID(a.sends(1, box)[0]))) // the mailbox is live
+	want[*wire.Receipt](a)
+	release := broker.HoldCommits(w.Broker)
+	m := []*wire.Send{a.dm(box), a.dm(box)}
+	a.write(m[0])
+	want(taker, byID(m[0].ID))
+	taker.cut()
+	time.Sleep(100 * time.Millisecond) // the next taker reads the queue, and finds nothing
+	a.write(m[1])
+	time.Sleep(100 * time.Millisecond)
+	release()
+	for _, s := range m {
+		p := want[*wire.Push](next)
+		if p.ID != s.ID {
+			t.Fatal("the second overtook the first")
+		}
+		next.ackPush(p)
+		want(a, func(r *wire.Receipt) bool { return r.ID == s.ID && r.State == wire.StateDelivered })
+	}
+}
+
 func TestGroupDelivery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

@@ -200,3 +200,12 @@ func Spread(n int64) time.Duration { return spread(n) }
 
 // Crowd has the broker believe in n more authenticated connections.
 func Crowd(b *Broker, n int64) { b.peers.Add(n) }
+
+// HoldCommits keeps everything that is written from now on from being committed,
+// until release.
+func HoldCommits(b *Broker) (release func()) {
+	held, gate := make(chan struct{}), make(chan struct{})
+	b.store.Settle(nil, func([]bool, error) { close(held); <-gate })
+	<-held
+	return func() { close(gate) }
+}
