@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -338,9 +337,9 @@ const patience = 10 * time.Minute
 // audit waits until all is quiet, and holds the run against the contract.
 func (w *world) audit() {
 	end := time.Now().Add(patience)
-	for w.tell() > 0 || w.ledger.Figures().Waiting > 0 {
+	for w.tell() > 0 || w.ledger.Figures().Waiting > 0 || w.queued() > 0 {
 		if time.Now().After(end) {
-			w.complain("not within %s: everything arrives or bounces, and senders know; %d open", patience, w.tell())
+			w.complain("not within %s: everything arrives or bounces, and senders know; %d open, %d on the broker", patience, w.tell(), w.queued())
 			break
 		}
 		time.Sleep(time.Second)
@@ -365,14 +364,21 @@ func (w *world) audit() {
 	}
 }
 
+// queued is how many deliveries the broker has.
+func (w *world) queued() int64 {
+	s, err := w.disk.Stats(context.Background())
+	if err != nil {
+		w.complain("stats: %v", err)
+	}
+	return s.Queued
+}
+
 // auditStore: at the end nothing is left on the broker, and its counters know.
 func (w *world) auditStore() {
-	ctx := context.Background()
-	s, err := w.disk.Stats(ctx)
-	if err != nil || s.Queued != 0 {
-		w.complain("%d deliveries are left on the broker: %v", s.Queued, err)
+	if n := w.queued(); n != 0 {
+		w.complain("%d deliveries are left on the broker", n)
 	}
-	m, err := w.disk.Mesh(ctx, w.found.members[0].MeshID)
+	m, err := w.disk.Mesh(context.Background(), w.found.members[0].MeshID)
 	if err != nil || m.Queued != 0 || m.QueuedBytes != 0 {
 		w.complain("the mesh counts %d deliveries, %d bytes of none: %v", m.Queued, m.QueuedBytes, err)
 	}
@@ -381,8 +387,6 @@ func (w *world) auditStore() {
 // tell notes what senders know, and returns how many deliveries they do not
 // know the end of.
 func (w *world) tell() (open int) {
-	shown := w.ledger.Figures().Bounced == 0
-	_ = shown
 	for text, id := range w.ledger.Texts() {
 		i := slices.IndexFunc(w.peers, func(p *peer) bool { return len(text) > len(p.name) && text[:len(p.name)+1] == p.name+"/" })
 		out, err := w.peers[i].machine.box.Outgoing(context.Background(), id)
@@ -399,5 +403,3 @@ func (w *world) tell() (open int) {
 	}
 	return open
 }
-
-var _ = rand.N[int]
