@@ -27,12 +27,13 @@ const (
 	killPeer     kind = "kill peer"
 	closePeer    kind = "close peer"
 	cutEverybody kind = "cut everybody"
+	slowDisk     kind = "slow disk" // of the broker: nothing is committed for a while
 )
 
 // kinds is drawn from; what stands twice comes twice as often.
 var kinds = []kind{
 	cut, cut, cutMidFrame, cutMidFrame, drop, stall, delay, delay, refuse, duplicate, duplicate, duplicate,
-	killBroker, killBroker, stopBroker, killPeer, killPeer, closePeer, cutEverybody,
+	killBroker, killBroker, stopBroker, killPeer, killPeer, closePeer, cutEverybody, slowDisk, slowDisk,
 }
 
 // event is one fault. Peer's fields mean what kind makes of them.
@@ -68,6 +69,8 @@ func (e event) String() string {
 		return fmt.Sprintf("%s, down %s", s, e.lasts)
 	case killPeer:
 		return fmt.Sprintf("%s p%d at moment %d, down %s", s, e.peer, e.moment, e.lasts)
+	case slowDisk:
+		return fmt.Sprintf("%s for %s", s, e.lasts)
 	case cutEverybody:
 		return fmt.Sprintf("%s, in flight kept %t", s, e.keep[0])
 	}
@@ -92,6 +95,7 @@ type plan struct {
 	limits  broker.Limits
 	chaos   time.Duration
 	latency time.Duration
+	files   bool    // mailboxes are in SQLite files and not in memory
 	slow    float64 // part of the messages that are not read at once
 }
 
@@ -112,6 +116,7 @@ func newPlan(seed uint64) plan {
 	if r.IntN(2) == 0 {
 		p.latency = between(r, 0, 300*time.Millisecond)
 	}
+	p.files = seed > 200 && seed%40 == 0 // they are polled, which takes seconds of real time
 	n := 3 + r.IntN(4)
 	for i := range n {
 		p.members = append(p.members, i%min(maxMembers, 2+r.IntN(3)))
@@ -141,6 +146,8 @@ func newEvent(r *rand.Rand, peers int, chaos time.Duration) event {
 		e.n = r.IntN(4000)
 	case stall, closePeer:
 		e.lasts *= 3
+	case slowDisk:
+		e.lasts /= 4
 	case delay:
 		e.pause = between(r, 10*time.Millisecond, 4*time.Second)
 	case killBroker:
@@ -155,7 +162,7 @@ func newEvent(r *rand.Rand, peers int, chaos time.Duration) event {
 func newSends(r *rand.Rand, from int, p plan) (sends []send) {
 	priorities := []client.Priority{client.Next, client.Next, client.Now, client.Low}
 	at := time.Duration(0)
-	for range 6 + r.IntN(14) {
+	for range 4 + r.IntN(11) {
 		if r.IntN(3) > 0 { // else in a burst
 			at += between(r, 0, p.chaos/8)
 		}
@@ -192,8 +199,8 @@ func (p plan) String() string {
 	for _, s := range p.sends {
 		messages += len(s)
 	}
-	fmt.Fprintf(&b, "%d sessions of members %v, %d messages, chaos for %s, latency %s, window %d, lease %s, %d sends a minute\n",
-		len(p.members), p.members, messages, p.chaos, p.latency, p.limits.Window, p.limits.Lease, p.limits.SendsPerMinute)
+	fmt.Fprintf(&b, "%d sessions of members %v, %d messages, chaos for %s, latency %s, window %d, lease %s, %d sends a minute, mailboxes in files %t\n",
+		len(p.members), p.members, messages, p.chaos, p.latency, p.limits.Window, p.limits.Lease, p.limits.SendsPerMinute, p.files)
 	for _, e := range p.events {
 		fmt.Fprintln(&b, e)
 	}

@@ -177,6 +177,9 @@ func (w *world) run() {
 		w.duplicates += p.link.Repeated()
 		p.end(false, 0)
 	}
+	for _, p := range w.peers {
+		_ = p.machine.box.Close()
+	}
 	w.stopBroker(5 * time.Second)
 }
 
@@ -186,7 +189,7 @@ func (w *world) settleIn() {
 	boxes := map[int]*machine{}
 	for i, m := range w.plan.members {
 		if boxes[m] == nil {
-			boxes[m] = &machine{box: mailbox.NewMemory(), wrap: w.bugs.mailbox}
+			boxes[m] = &machine{box: w.mailbox(m), wrap: w.bugs.mailbox}
 		}
 		p := &peer{
 			w: w, number: i, name: fmt.Sprintf("p%d", i), member: w.found.members[m], machine: boxes[m],
@@ -212,6 +215,18 @@ func (w *world) settleIn() {
 			w.complain("%s sees %d peers: %v", p.name, len(peers), err)
 		}
 	}
+}
+
+func (w *world) mailbox(member int) mailbox.Mailbox {
+	if !w.plan.files {
+		return mailbox.NewMemory()
+	}
+	box, err := mailbox.Open(context.Background(), filepath.Join(w.dir, fmt.Sprintf("mailbox-%d.db", member)))
+	if err != nil {
+		w.complain("the mailbox does not open: %v", err)
+		panic(err)
+	}
+	return box
 }
 
 // keyOf is the address of a session, or of a member (below 0).
@@ -311,6 +326,8 @@ func (w *world) do(e event, wg *sync.WaitGroup) {
 		}
 		time.Sleep(e.lasts)
 		w.startBroker()
+	case slowDisk:
+		w.disk.Settle(nil, func([]bool, error) { time.Sleep(e.lasts) })
 	case killPeer, closePeer:
 		w.figures.peers++
 		wg.Go(func() {
