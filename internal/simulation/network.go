@@ -30,10 +30,20 @@ type Network struct {
 	listener *listener // nil: nobody listens
 	links    map[int]*Link
 	ports    int
+
+	dials  sync.WaitGroup
+	closed chan struct{}
 }
 
 // NewNetwork returns one without faults.
-func NewNetwork() *Network { return &Network{links: map[int]*Link{}} }
+func NewNetwork() *Network { return &Network{links: map[int]*Link{}, closed: make(chan struct{})} }
+
+// Close ends what is still dialling: an HTTP transport goes on with it when nobody
+// wants the connection any more.
+func (n *Network) Close() {
+	close(n.closed)
+	n.dials.Wait()
+}
 
 // Listen makes the address of the broker answer.
 func (n *Network) Listen() net.Listener {
@@ -90,6 +100,8 @@ func (l *Link) Client() *http.Client {
 }
 
 func (l *Link) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	l.n.dials.Add(1)
+	defer l.n.dials.Done()
 	l.n.mu.Lock()
 	ln := l.n.listener
 	l.n.ports++
@@ -112,6 +124,8 @@ func (l *Link) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		case <-ctx.Done():
 			l.forget(p)
 			return nil, ctx.Err()
+		case <-l.n.closed:
+			return nil, net.ErrClosed
 		}
 	}
 	to := &net.TCPAddr{IP: net.IPv4(10, 0, 1, 1), Port: 80}

@@ -181,6 +181,7 @@ func (w *world) run() {
 		_ = p.machine.box.Close()
 	}
 	w.stopBroker(5 * time.Second)
+	w.net.Close()
 }
 
 // settleIn starts every session and lets it see the others: who was never seen
