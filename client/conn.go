@@ -22,6 +22,8 @@ const (
 	pingEvery    = 30 * time.Second
 	goneAfter    = 75 * time.Second
 	maxBackoff   = 30 * time.Second
+	pushBatch    = 64   // stored in one transaction
+	maxPushes    = 8192 // received and not yet stored, whatever the broker's window
 )
 
 // conn is one live connection. One goroutine reads it, one writes it, one
@@ -32,6 +34,7 @@ type conn struct {
 	out      *wire.Queue
 	hello    *wire.HelloAck
 	pushes   chan *wire.Push
+	deaf     chan struct{} // closed when nobody takes pushes any more
 	lastRead atomic.Int64
 
 	mu      sync.Mutex // guards the following
@@ -134,8 +137,8 @@ func (c *Client) connect() (*conn, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, dialTimeout)
 	defer cancel()
 	k := &conn{
-		c: c, out: wire.NewQueue(64, 256<<10, 8<<20), pushes: make(chan *wire.Push, 64),
-		waiting: map[string]chan wire.Frame{},
+		c: c, out: wire.NewQueue(64, 256<<10, 8<<20), pushes: make(chan *wire.Push, pushBatch),
+		deaf: make(chan struct{}), waiting: map[string]chan wire.Frame{},
 	}
 	alive := func() { k.lastRead.Store(c.now().UnixMilli()) }
 	ws, _, err := websocket.Dial(ctx, c.m.Broker, &websocket.DialOptions{
@@ -231,6 +234,8 @@ func (k *conn) awaitAck(ctx context.Context) error {
 	switch f := frames[0].Frame.(type) {
 	case *wire.HelloAck:
 		k.hello = f
+		// What is in flight has room: the reader goes on while a push asks something.
+		k.pushes = make(chan *wire.Push, min(max(pushBatch, 2*f.Limits.Window), maxPushes))
 	case *wire.Error:
 		return &wire.Fault{Code: f.Code, RetryAfterMs: f.RetryAfterMs}
 	default:

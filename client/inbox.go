@@ -29,6 +29,7 @@ type receiptBody struct {
 // receive opens pushes in order, stores them, and only then acknowledges. What
 // has gathered meanwhile is stored in one transaction.
 func (k *conn) receive(ctx context.Context) {
+	defer close(k.deaf)
 	for {
 		var batch []*wire.Push
 		select {
@@ -37,7 +38,7 @@ func (k *conn) receive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for more := true; more && len(batch) < cap(k.pushes); {
+		for more := true; more && len(batch) < pushBatch; {
 			select {
 			case p := <-k.pushes:
 				batch = append(batch, p)

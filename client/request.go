@@ -24,6 +24,7 @@ func (k *conn) handle(in wire.Incoming) {
 	case *wire.Push:
 		select {
 		case k.pushes <- f:
+		case <-k.deaf:
 		case <-k.c.ctx.Done():
 		}
 	case *wire.Receipt:
