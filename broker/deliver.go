@@ -76,12 +76,6 @@ func (l *lease) release() {
 	}
 }
 
-// dropLeases ends all leases of a connection that is gone. mesh.mu is held.
-func (c *conn) dropLeases() {
-	clear(c.leases)
-	c.inFlight, c.inBytes = 0, 0
-}
-
 // clientAck settles deliveries that are on the recipient's disk. One that is
 // not leased to this connection was settled before, or will be pushed again
 // and acknowledged then: it is answered alike.

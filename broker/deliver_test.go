@@ -224,6 +224,22 @@ func TestMemberMailbox(t *testing.T) {
 	none[*wire.Push](obs, "an observer takes nothing")
 }
 
+// TestReplacedConnectionHeld: what a session's connection holds of the member's own
+// mailbox, which a person has taken since, moves on when the session connects again.
+func TestReplacedConnectionHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	bob := w.join(trust.RoleMember, "bob")
+	a, s := w.founder.session(), bob.session()
+	id := a.sends(1, bob.key.Public())[0]
+	want(s, byID(id))
+	person := bob.person()
+	none[*wire.Push](person, "the session holds it")
+	bob.again(s)
+	person.ackPush(want(person, byID(id)))
+	want(a, func(r *wire.Receipt) bool { return r.ID == id && r.State == wire.StateDelivered })
+}
+
 // TestPushLostBeforeCommit: a message was pushed while it committed, and that
 // connection ended before. Whoever takes the mailbox next gets it once it is on
 // disk, and nothing before it.

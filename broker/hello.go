@@ -123,7 +123,6 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 			if old := p.conn; old != nil {
 				delete(m.conns, old)
 				moved = m.detach(old)
-				old.dropLeases()
 				old.closeSoon(wire.CloseReplaced)
 			}
 			ack.Pending += int(p.usage.count)
@@ -154,11 +153,6 @@ func (m *mesh) leave(c *conn) {
 	_, routed := m.conns[c] // else it was replaced, or its member removed
 	delete(m.conns, c)
 	moved := m.detach(c)
-	for _, l := range c.leases {
-		if next := l.requeue(); next != nil { // the mailbox had moved on before
-			moved = append(moved, next)
-		}
-	}
 	if c.role != wire.RoleObserver && routed {
 		c.self.lastSeen, c.self.dirty = now, true
 		if c.role == wire.RoleSession && !c.clean.Load() && !m.b.stopping.Load() {

@@ -244,8 +244,7 @@ func (m *mesh) dropOutcasts(asking *conn) {
 		}
 	}
 	for _, c := range out {
-		m.detach(c)
-		c.dropLeases()
+		m.detach(c) // nothing moves: none of theirs is left
 	}
 	gone := map[*peer]bool{}
 	for _, c := range out {

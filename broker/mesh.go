@@ -272,7 +272,8 @@ func (m *mesh) attach(p *peer, c *conn) {
 }
 
 // detach takes c's mailboxes away from it, and gives the member's own to
-// another of its connections. mesh.mu is held; the caller pumps what moved.
+// another of its connections. What c had in flight is queued again, also of a
+// mailbox that had moved on before. mesh.mu is held; the caller pumps what moved.
 func (m *mesh) detach(c *conn) (moved []*conn) {
 	for _, p := range c.serves {
 		if p.conn != c {
@@ -288,6 +289,11 @@ func (m *mesh) detach(c *conn) (moved []*conn) {
 		}
 	}
 	c.serves = nil
+	for _, l := range c.leases {
+		if next := l.requeue(); next != nil {
+			moved = append(moved, next)
+		}
+	}
 	return moved
 }
 
