@@ -47,20 +47,18 @@ type conn struct {
 	cancel context.CancelFunc
 
 	// Guarded by mesh.mu.
-	serves   []*peer
-	leases   map[int64]*lease
-	inFlight int // leases that the peer has not answered
-	inBytes  int // their bytes
-	watches  bool
-	listing  bool // a list of peers is under way: news waits
-	news     map[*peer]wire.PresenceEvent
+	serves  []*peer
+	leases  map[int64]*lease
+	inBytes int // of the leases
+	watches bool
+	listing bool // a list of peers is under way: news waits
+	news    map[*peer]wire.PresenceEvent
 }
 
 // lease is one delivery in flight on a connection.
 type lease struct {
 	conn     *conn
 	peer     *peer
-	settling bool       // its outcome is on its way to the disk
 	end      Settlement // its State is set when it is answered
 	sender   PeerID
 	id       wire.ID

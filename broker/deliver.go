@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -12,19 +11,15 @@ import (
 // false when the connection's window is closed. mesh.mu is held.
 func (m *mesh) push(p *peer, d Delivery, sender *peer) bool {
 	c, l := p.conn, m.b.cfg.Limits
-	if m.leaseOf(p, d.Number) != nil {
-		return true // a page and an arrival met, or the mailbox's last taker has it
-	}
 	end := d.Settlement(m.id, p.id)
-	if c.inFlight >= l.Window || len(c.leases) >= l.Window+maxSettling || !c.out.Roomy() ||
-		(c.inFlight > 0 && c.inBytes+int(end.Size) > l.WindowBytes) {
+	if n := len(c.leases); n >= l.Window || (n > 0 && c.inBytes+int(end.Size) > l.WindowBytes) ||
+		len(p.settling) >= maxSettling || !c.out.Roomy() {
 		return false
 	}
 	c.leases[d.Number] = &lease{
 		conn: c, peer: p, end: end, sender: d.Sender, id: d.ID,
 		deadline: m.b.cfg.Now().Add(l.Lease),
 	}
-	c.inFlight++
 	c.inBytes += int(end.Size)
 	c.send(&wire.Push{
 		Delivery: d.Number, ID: d.ID, Mode: d.Mode, To: p.key, SenderPubkey: sender.key, SenderMember: sender.member,
@@ -53,27 +48,23 @@ func (m *mesh) leaseOf(p *peer, delivery int64) *lease {
 	return nil
 }
 
-// maxSettling bounds the deliveries of a connection whose answers are on their
-// way to the disk: they stay leased, or a page read before the commit would push
-// them again, but leave the window.
+// maxSettling bounds the deliveries of a mailbox whose answers are on their way
+// to the disk: no page may show them again, but they are out of the window.
 const maxSettling = 1024
-
-// answer takes a lease out of its connection's window, until its outcome is on
-// disk. mesh.mu is held.
-func (l *lease) answer() {
-	l.settling = true
-	l.conn.inFlight--
-	l.conn.inBytes -= int(l.end.Size)
-}
 
 // release ends a lease. mesh.mu is held.
 func (l *lease) release() {
 	if c := l.conn; c.leases[l.end.Delivery] == l {
-		if !l.settling {
-			l.answer()
-		}
+		c.inBytes -= int(l.end.Size)
 		delete(c.leases, l.end.Delivery)
 	}
+}
+
+// answer ends a lease with its outcome, which is to come to the disk. mesh.mu is held.
+func (l *lease) answer(state wire.State, code wire.Code, at time.Time) {
+	l.release()
+	l.peer.settles(l.end.Delivery)
+	l.end.State, l.end.Code, l.end.At = state, code, at
 }
 
 // clientAck settles deliveries that are on the recipient's disk. One that is
@@ -101,10 +92,9 @@ func (c *conn) settle(deliveries []int64, state wire.State, code wire.Code) {
 	leases := make([]*lease, 0, len(deliveries))
 	m.mu.Lock()
 	for _, d := range deliveries {
-		if l := c.leases[d]; l != nil && !l.settling {
-			l.answer()
+		if l := c.leases[d]; l != nil {
+			l.answer(state, code, now)
 			leases = append(leases, l)
-			l.end.State, l.end.Code, l.end.At = state, code, now
 		}
 	}
 	m.mu.Unlock()
@@ -124,18 +114,16 @@ func (m *mesh) settle(leases []*lease) {
 	m.b.store.Settle(rows, func(settled []bool, err error) { m.settled(leases, rows, settled, err) })
 }
 
-// settleAgain tries what did not settle: the disk may have room again. Of a
-// connection that is gone, it is queued again instead.
+// settleAgain tries what did not settle: the disk may have room again.
 func (m *mesh) settleAgain() {
 	m.mu.Lock()
-	again := slices.DeleteFunc(m.unsettled, func(l *lease) bool { return l.conn.leases[l.end.Delivery] != l })
+	again := m.unsettled
 	m.unsettled = nil
 	m.mu.Unlock()
 	m.settle(again)
 }
 
-// settled tells senders and quotas once a settlement is on disk. Until it is,
-// the deliveries stay leased, outside the window.
+// settled tells senders and quotas once a settlement is on disk.
 func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err error) {
 	if err != nil {
 		m.b.logUnlessStopping("deliveries do not settle yet", err)
@@ -147,11 +135,12 @@ func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err erro
 	conns := map[*conn]bool{}
 	m.mu.Lock()
 	for i, l := range leases {
-		l.release()
 		l.peer.ends(l.end.Delivery)
-		conns[l.conn] = true
 		if done[i] {
 			m.account(l.peer, l.sender, -1, -l.end.Size)
+		}
+		if c := l.peer.conn; c != nil && (l.peer.phase != live || len(l.peer.waiting) > 0) {
+			conns[c] = true
 		}
 	}
 	m.mu.Unlock()
@@ -179,7 +168,7 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 	var ids []int64
 	for c := range m.conns {
 		for _, l := range c.leases {
-			if !l.settling && now.After(l.deadline) {
+			if now.After(l.deadline) {
 				l.deadline = now.Add(m.b.cfg.Limits.Lease) // once, whatever becomes of it here
 				late, ids = append(late, l), append(ids, l.end.Delivery)
 			}
@@ -199,11 +188,10 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 	m.mu.Lock()
 	for i, l := range late {
 		switch {
-		case l.settling || l.conn.leases[l.end.Delivery] != l: // answered meanwhile
+		case l.conn.leases[l.end.Delivery] != l: // answered meanwhile
 		case counts[i] >= m.b.cfg.Limits.Attempts:
-			l.answer()
+			l.answer(wire.StateBounced, wire.CodeUndeliverable, now)
 			dead = append(dead, l)
-			l.end.State, l.end.Code, l.end.At = wire.StateBounced, wire.CodeUndeliverable, now
 		default:
 			if c := l.requeue(); c != nil {
 				conns[c] = true

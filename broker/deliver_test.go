@@ -207,20 +207,26 @@ func TestMemberMailbox(t *testing.T) {
 	held := want(s, byID(first))
 	person := bob.person()
 	none[*wire.Push](person, "the session holds it")
-	second := a.sends(1, box)[0] // goes to the person now
-	p := want(person, byID(second))
-	person.ackPush(p)
-	want(a, func(r *wire.Receipt) bool { return r.ID == second })
+	second := a.sends(1, box)[0] // is the person's, and does not overtake the first
+	none[*wire.Push](person, "the session holds what comes before")
 	s.cut() // what it held moves on
-	again := want(person, byID(first))
-	if again.Delivery != held.Delivery {
+	again := want[*wire.Push](person)
+	if again.ID != first || again.Delivery != held.Delivery {
 		t.Error("another delivery")
 	}
+	person.ackPush(want(person, byID(second)))
+	want(a, func(r *wire.Receipt) bool { return r.ID == second })
 	third := bob.session()
 	person.cut()
 	third.ackPush(want(third, byID(first)))
 	want(a, func(r *wire.Receipt) bool { return r.ID == first && r.State == wire.StateDelivered })
 	none[*wire.Push](third, "each came once")
+	held = want(third, byID(a.sends(1, box)[0]))
+	person = bob.person()
+	fourth := a.sends(1, box)[0]
+	none[*wire.Push](person, "the session holds what comes before")
+	third.ackPush(held)
+	person.ackPush(want(person, byID(fourth)))
 	none[*wire.Push](obs, "an observer takes nothing")
 }
 

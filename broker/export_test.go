@@ -77,7 +77,7 @@ func InFlight(b *Broker, mesh wire.ID, session wire.Key) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p := m.peers[session]; p != nil && p.conn != nil {
-		return p.conn.inFlight
+		return len(p.conn.leases)
 	}
 	return -1
 }
@@ -139,12 +139,12 @@ func (m *mesh) checkConns() error {
 		sum := 0
 		for d, le := range c.leases {
 			sum += int(le.end.Size)
-			if le.end.Delivery != d || le.conn != c || le.settling {
+			if le.end.Delivery != d || le.conn != c {
 				return fmt.Errorf("lease %d is astray", d)
 			}
 		}
-		if sum != c.inBytes || len(c.leases) != c.inFlight || c.inFlight > l.Window {
-			return fmt.Errorf("%d leases of %d bytes, %d of %d counted", len(c.leases), sum, c.inFlight, c.inBytes)
+		if sum != c.inBytes || len(c.leases) > l.Window {
+			return fmt.Errorf("%d leases of %d bytes, %d counted", len(c.leases), sum, c.inBytes)
 		}
 	}
 	for _, p := range m.peers {
@@ -183,13 +183,13 @@ func (m *mesh) checkPeer(ctx context.Context, p *peer, have map[PeerID]Usage) er
 	case c == nil:
 	case p.phase == live:
 		for _, d := range queue {
-			if m.leaseOf(p, d.Number) == nil && p.waits(d.Number) < 0 {
+			if !m.inHand(p, d.Number) && p.waits(d.Number) < 0 {
 				return fmt.Errorf("delivery %d waits at a live mailbox", d.Number)
 			}
 		}
 	case p.phase == reading:
 		return fmt.Errorf("a page is being read")
-	case c.inFlight < l.Window && c.inBytes < l.WindowBytes/2 && c.out.Roomy():
+	case len(c.leases) < l.Window && c.inBytes < l.WindowBytes/2 && c.out.Roomy():
 		return fmt.Errorf("peer %s is behind and nobody reads on", p.key.Short())
 	}
 	return nil

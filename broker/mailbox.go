@@ -17,6 +17,8 @@ type mailbox struct {
 	bytes   int64      // the size of what is waiting
 	taken   Place      // what stands after it, or is not queued, is not in memory
 
+	settling map[int64]bool // what was answered, and is not on disk as such yet
+
 	turn    int     // counts the connections that took it
 	pending int     // accepted and not on disk yet: no page shows them
 	ended   []int64 // deliveries that were settled meanwhile: the page may still have them
@@ -57,8 +59,17 @@ func (b *mailbox) waits(delivery int64) int {
 	return slices.IndexFunc(b.waiting, func(d Delivery) bool { return d.Number == delivery })
 }
 
+// settles notes that a delivery was answered.
+func (b *mailbox) settles(delivery int64) {
+	if b.settling == nil {
+		b.settling = map[int64]bool{}
+	}
+	b.settling[delivery] = true
+}
+
 // ends notes that a delivery has its outcome, or was never stored.
 func (b *mailbox) ends(delivery int64) {
+	delete(b.settling, delivery)
 	if b.phase == reading {
 		b.ended = append(b.ended, delivery)
 	}
@@ -180,11 +191,31 @@ func (m *mesh) pump(c *conn) {
 			continue
 		}
 		m.deliver(p)
-		if p.phase == behind && p.low() && c.out.Roomy() {
+		if p.phase == behind && p.low() && c.out.Roomy() && !m.elsewhere(p) {
 			p.phase, p.again = reading, false
 			m.b.wg.Go(func() { m.fill(p) })
 		}
 	}
+}
+
+// elsewhere reports whether a member's own mailbox has deliveries in flight at a
+// connection that took its pushes before: nothing may overtake them. Their answers,
+// or their return to the queue, pump the connection that takes them now.
+func (m *mesh) elsewhere(p *peer) bool {
+	if p.key != p.member {
+		return false
+	}
+	for c := range m.conns {
+		if c == p.conn || c.member != p.member {
+			continue
+		}
+		for _, l := range c.leases {
+			if l.peer == p {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // low reports whether so little waits that a page is worth reading.
@@ -232,7 +263,7 @@ func (m *mesh) fill(p *peer) {
 func (m *mesh) take(p *peer, page []Delivery) (orphans []Delivery) {
 	for _, d := range page {
 		switch {
-		case slices.Contains(p.ended, d.Number) || m.leaseOf(p, d.Number) != nil:
+		case slices.Contains(p.ended, d.Number) || m.inHand(p, d.Number):
 			p.taken[d.Priority.Rank()] = d.Number
 		case m.byID[d.Sender] == nil:
 			p.taken[d.Priority.Rank()] = d.Number
@@ -242,6 +273,11 @@ func (m *mesh) take(p *peer, page []Delivery) (orphans []Delivery) {
 		}
 	}
 	return orphans
+}
+
+// inHand reports whether a delivery is in flight, or was answered. mesh.mu is held.
+func (m *mesh) inHand(p *peer, delivery int64) bool {
+	return p.settling[delivery] || m.leaseOf(p, delivery) != nil
 }
 
 // dropOrphans bounces deliveries whose sender was forgotten with its member: no

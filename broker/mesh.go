@@ -373,6 +373,9 @@ func (m *mesh) bounced(outs []Outcome) {
 		if l := m.leaseOf(p, o.Delivery); l != nil {
 			l.release()
 			freed[l.conn] = true
+			if p.conn != nil {
+				freed[p.conn] = true
+			}
 		}
 	}
 	m.mu.Unlock()
