@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X github.com/claudemesh/claudemesh/internal/version.version=$(
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test faults soak check fuzz bench dist clean
+.PHONY: build demo test faults soak soak-faults soak-leak soak-store check fuzz bench dist clean
 
 build: ## both binaries, into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/claudemesh ./cmd/claudemesh-broker
@@ -20,9 +20,19 @@ test: ## everything that proves it
 faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, floods, slow peers, leaks: two to three minutes
 	FAULTS=1 go test -timeout 5m -count=1 -v ./internal/faults/
 
-soak: ## the fault tests with their long numbers, with figures: more than an hour
-	SOAK=1 go test -timeout 3h -count=1 -v ./internal/faults/
-	SOAK=1 go test -timeout 1h -count=1 -v -run 'PowerCut|Damage' ./internal/sqlite/
+SOAK = SOAK=1 go test -timeout 2h -count=1 -v
+soak: ## all of that with its long numbers, and the store's damage, power cuts and model: within two hours
+	@$(MAKE) --no-print-directory -j3 --output-sync=target soak-faults soak-leak soak-store
+
+soak-faults:
+	$(SOAK) -skip TestLeak ./internal/faults/
+
+soak-leak:
+	$(SOAK) -run TestLeak ./internal/faults/
+
+soak-store:
+	$(SOAK) -run 'Damage|PowerCut|Model' ./internal/sqlite/
+	$(SOAK) -run TestSimulation ./internal/simulation/
 
 check: ## what review asks for besides: format, vet, staticcheck, race detector
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }

@@ -51,6 +51,18 @@ func TestLedgerCanFail(t *testing.T) {
 		}},
 		{"bounced and not shown", "", OfAck, func() *Ledger { l := clean(3); l.Final(id(3), bob, client.Bounced, "expired"); return l }},
 		{"bounced and shown", "bounced", OfAck, func() *Ledger { l := clean(); l.Final(id(3), bob, client.Bounced, "expired"); return l }},
+		{"expired while its acknowledgement was lost", "", OfAck, func() *Ledger {
+			l := clean()
+			l.Perishable(text(3))
+			l.Final(id(3), bob, client.Bounced, "expired")
+			return l
+		}},
+		{"perishable, and bounced for another reason", "bounced", OfAck, func() *Ledger {
+			l := clean()
+			l.Perishable(text(3))
+			l.Final(id(3), bob, client.Bounced, "undeliverable")
+			return l
+		}},
 		{"delivered and not shown", "never shown", OfAck, func() *Ledger {
 			l := clean()
 			l.Try("a", "a/6", client.Next, bob)

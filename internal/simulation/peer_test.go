@@ -122,7 +122,7 @@ func (l *life) SaveStatements(ctx context.Context, mesh wire.ID, version int64, 
 	return l.do(0, func() error { return l.Mailbox.SaveStatements(ctx, mesh, version, s) })
 }
 
-// peer is a session over all its lives.
+// peer is a session, or a person, over all its lives.
 type peer struct {
 	w       *world
 	number  int
@@ -131,13 +131,13 @@ type peer struct {
 	seed    client.Secret
 	machine *machine
 	link    *Link
+	role    client.Role
 
 	mu   sync.Mutex // guards the following
 	c    *client.Client
 	life *life
 	stop context.CancelFunc
 	wg   *sync.WaitGroup
-	held bool // somebody will start it again
 }
 
 // client is its current one; nil while it is down.
@@ -160,7 +160,7 @@ func (p *peer) start() {
 	}
 	l := &life{Mailbox: box, p: p, armed: make(chan int, 1), dead: make(chan struct{}), showing: map[int64]*client.Received{}}
 	c, err := client.Dial(context.Background(), client.Options{
-		Membership: p.member, SessionSeed: p.seed, Mailbox: l, HTTP: p.link.Client(),
+		Membership: p.member, SessionSeed: p.seed, Mailbox: l, HTTP: p.link.Client(), Role: p.role,
 		Card: client.Card{Label: p.name, PeerType: "ai"}, Logger: slog.New(ear{p.w, p.name}),
 	})
 	if err != nil {

@@ -89,7 +89,8 @@ type send struct {
 // plan is everything that a seed decides.
 type plan struct {
 	seed    uint64
-	members []int // of each session
+	members []int // of each session, then of each person
+	persons int   // the last of them
 	events  []event
 	sends   [][]send // by session
 	limits  broker.Limits
@@ -121,12 +122,18 @@ func newPlan(seed uint64) plan {
 	for i := range n {
 		p.members = append(p.members, i%min(maxMembers, 2+r.IntN(3)))
 	}
+	for m := range 2 {
+		if r.IntN(4) == 0 {
+			p.members = append(p.members, m)
+			p.persons++
+		}
+	}
 	for range 4 + r.IntN(12) {
-		p.events = append(p.events, newEvent(r, n, p.chaos))
+		p.events = append(p.events, newEvent(r, len(p.members), p.chaos))
 	}
 	slices.SortStableFunc(p.events, func(a, b event) int { return int(a.at - b.at) })
-	for i := range n {
-		p.sends = append(p.sends, newSends(r, i, p))
+	for i := range p.members {
+		p.sends = append(p.sends, newSends(r, i, n, p))
 	}
 	return p
 }
@@ -159,7 +166,7 @@ func newEvent(r *rand.Rand, peers int, chaos time.Duration) event {
 	return e
 }
 
-func newSends(r *rand.Rand, from int, p plan) (sends []send) {
+func newSends(r *rand.Rand, from, sessions int, p plan) (sends []send) {
 	priorities := []client.Priority{client.Next, client.Next, client.Now, client.Low}
 	at := time.Duration(0)
 	for range 4 + r.IntN(11) {
@@ -173,7 +180,7 @@ func newSends(r *rand.Rand, from int, p plan) (sends []send) {
 		if r.IntN(12) == 0 {
 			s.ttl = between(r, time.Second, time.Minute)
 		}
-		for _, to := range r.Perm(len(p.members))[:1+max(0, r.IntN(5)-2)] {
+		for _, to := range r.Perm(sessions)[:1+max(0, r.IntN(5)-2)] {
 			switch {
 			case to == from:
 			case p.members[to] != p.members[from] && r.IntN(4) == 0:
@@ -199,8 +206,8 @@ func (p plan) String() string {
 	for _, s := range p.sends {
 		messages += len(s)
 	}
-	fmt.Fprintf(&b, "%d sessions of members %v, %d messages, chaos for %s, latency %s, window %d, lease %s, %d sends a minute, mailboxes in files %t\n",
-		len(p.members), p.members, messages, p.chaos, p.latency, p.limits.Window, p.limits.Lease, p.limits.SendsPerMinute, p.files)
+	fmt.Fprintf(&b, "%d sessions, then %d persons, of members %v, %d messages, chaos for %s, latency %s, window %d, lease %s, %d sends a minute, mailboxes in files %t\n",
+		len(p.members)-p.persons, p.persons, p.members, messages, p.chaos, p.latency, p.limits.Window, p.limits.Lease, p.limits.SendsPerMinute, p.files)
 	for _, e := range p.events {
 		fmt.Fprintln(&b, e)
 	}

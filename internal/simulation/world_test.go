@@ -194,7 +194,10 @@ func (w *world) settleIn() {
 		}
 		p := &peer{
 			w: w, number: i, name: fmt.Sprintf("p%d", i), member: w.found.members[m], machine: boxes[m],
-			seed: client.Secret(trust.NewSecretKey().Seed()), link: w.net.Link(i),
+			seed: client.Secret(trust.NewSecretKey().Seed()), link: w.net.Link(i), role: client.Session,
+		}
+		if i >= len(w.plan.members)-w.plan.persons {
+			p.role = client.Person
 		}
 		for d := range 2 {
 			p.link.Delay(Direction(d), w.plan.latency)
