@@ -49,6 +49,7 @@ type Broker struct {
 	stopping atomic.Bool
 	diskFull atomic.Bool
 	peers    atomic.Int64 // authenticated connections
+	came     atomic.Int64 // connections so far
 
 	mu     sync.Mutex // guards the following
 	meshes map[wire.ID]*mesh

@@ -25,6 +25,7 @@ type conn struct {
 	ws      *websocket.Conn
 	socket  net.Conn // below it
 	id      string
+	number  int64 // in the order in which connections came
 	address netip.Prefix
 
 	// Set by the handshake, constant afterwards.
@@ -81,7 +82,7 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 	}
 	l := b.cfg.Limits
 	c := &conn{
-		b: b, id: randomID(), address: address, leases: map[int64]*lease{},
+		b: b, id: randomID(), number: b.came.Add(1), address: address, leases: map[int64]*lease{},
 		out: wire.NewQueue(l.OutFrames, l.OutBytes, l.OutMax),
 	}
 	c.ctx, c.cancel = context.WithCancel(b.ctx)

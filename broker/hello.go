@@ -107,6 +107,11 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 		m.mu.Unlock()
 		return err
 	}
+	if old := p.conn; c.closed.Load() || (c.role == wire.RoleSession && old != nil && old.number > c.number) {
+		// Its hello waited for the disk, and its peer has given it up and come again.
+		m.mu.Unlock()
+		return errDropped
+	}
 	event := wire.PresenceJoined
 	if m.describe(p, now).Online {
 		event = wire.PresenceChanged

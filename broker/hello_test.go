@@ -267,3 +267,27 @@ func TestDawdler(t *testing.T) {
 		w.eventually("no socket is left", func() bool { all, _ := broker.PreAuth(w.Broker); return all == 0 })
 	})
 }
+
+// TestHelloOvertaken: a hello waits for the disk, and its peer comes again meanwhile.
+// Whatever becomes of the first, it does not replace the second: a peer that is told
+// so does not try again.
+func TestHelloOvertaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for range 10 {
+		session := trust.NewSecretKey()
+		release := broker.HoldCommits(w.Broker)
+		var p [2]*peer
+		for i := range p {
+			p[i] = w.dial()
+			p[i].member, p[i].key = w.founder.key, session
+			p[i].write(newHello(w, p[i], wire.RoleSession, w.founder.key, session))
+			go p[i].read()
+		}
+		release()
+		p[1].ack = want[*wire.HelloAck](p[1])
+		p[0].closed()
+		p[1].sync()
+		p[1].end()
+	}
+}
