@@ -193,7 +193,8 @@ func (m *mesh) pump(c *conn) {
 		m.deliver(p)
 		if p.phase == behind && p.low() && c.out.Roomy() && !m.elsewhere(p) {
 			p.phase, p.again = reading, false
-			m.b.wg.Go(func() { m.fill(p) })
+			turn := p.turn
+			m.b.wg.Go(func() { m.fill(p, turn) })
 		}
 	}
 }
@@ -221,11 +222,12 @@ func (m *mesh) elsewhere(p *peer) bool {
 // low reports whether so little waits that a page is worth reading.
 func (b *mailbox) low() bool { return len(b.waiting) <= maxWaiting/4 && b.bytes <= maxWaitingBytes/4 }
 
-// fill reads pages of p's queue until all of it, or enough of it, is in memory.
-func (m *mesh) fill(p *peer) {
+// fill reads pages of p's queue, for the connection that took it at that turn,
+// until all of it, or enough of it, is in memory.
+func (m *mesh) fill(p *peer, turn int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for turn := p.turn; turn == p.turn; {
+	for p.turn == turn {
 		after := p.taken
 		p.again, p.ended = false, nil
 		m.mu.Unlock()

@@ -100,10 +100,10 @@ func (s *sticky) Settle(rows []broker.Settlement, done func([]bool, error)) {
 // backward lists the latest first.
 type backward struct{ broker.Store }
 
-func (s backward) Queued(ctx context.Context, recipient broker.PeerID, limit int) ([]broker.Delivery, error) {
-	rows, err := s.Store.Queued(ctx, recipient, limit)
-	slices.Reverse(rows)
-	return rows, err
+func (s backward) Queued(ctx context.Context, recipient broker.PeerID, after broker.Place, rows int, bytes int64) ([]broker.Delivery, bool, error) {
+	page, more, err := s.Store.Queued(ctx, recipient, after, rows, bytes)
+	slices.Reverse(page)
+	return page, more, err
 }
 
 // hasty settles every fiftieth message as it comes.
@@ -115,10 +115,11 @@ type hasty struct {
 func (s *hasty) Accept(m *broker.Message, done func(broker.Accepted, error)) int64 {
 	first := s.Store.Accept(m, done)
 	if s.n.Add(1)%50 == 49 {
-		for i, d := range m.Deliveries {
-			s.Store.Settle([]broker.Settlement{{
-				Delivery: first + int64(i), Recipient: d.Recipient, State: wire.StateDelivered, At: m.Created,
-			}}, func([]bool, error) {})
+		for i, to := range m.Deliveries {
+			d := m.Delivery(i, first)
+			end := d.Settlement(m.Mesh, to.Recipient)
+			end.State, end.At = wire.StateDelivered, m.Created
+			s.Store.Settle([]broker.Settlement{end}, func([]bool, error) {})
 		}
 		return 0
 	}

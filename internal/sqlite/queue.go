@@ -41,37 +41,31 @@ const astrayQuery = `SELECT EXISTS (SELECT 1 FROM delivery INDEXED BY delivery_q
 
 // Queued implements broker.QueueStore.
 func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, after broker.Place, rows int, bytes int64) (page []broker.Delivery, more bool, err error) {
-	err = s.reads.snapshot(ctx, s.readDB, func(q *snapshot) error {
-		for rank, number := range after {
-			if more {
-				break
+	for rank, number := range after {
+		// One row more than wanted tells whether there are others.
+		err := s.reads.each(ctx, queuedQuery, []any{int64(recipient), rank, number, rows - len(page) + 1}, func(r *sql.Rows) error {
+			if more = more || len(page) == rows || bytes <= 0; more {
+				return nil
 			}
-			// One row more than wanted tells whether there are others.
-			err := q.each(ctx, queuedQuery, []any{int64(recipient), rank, number, rows - len(page) + 1}, func(r *sql.Rows) error {
-				if more = more || len(page) == rows || bytes <= 0; more {
-					return nil
-				}
-				d, err := scanQueued(r, wire.Priorities[rank])
-				page, bytes = append(page, d), bytes-d.Size()
-				return err
-			})
-			if err != nil {
-				return err
-			}
+			d, err := scanQueued(r, wire.Priorities[rank])
+			page, bytes = append(page, d), bytes-d.Size()
+			return err
+		})
+		if err != nil {
+			return nil, false, s.readErr(err)
 		}
 		if more {
-			return nil
+			return page, true, nil
 		}
-		var astray bool
-		if err := q.row(ctx, astrayQuery, []any{int64(recipient)}, &astray); err != nil || !astray {
-			return err
-		}
-		return fmt.Errorf("%w: a delivery to peer %d has no known priority", ErrCorrupt, recipient)
-	})
-	if err != nil {
+	}
+	var astray bool
+	if err := s.reads.row(ctx, astrayQuery, []any{int64(recipient)}, &astray); err != nil {
 		return nil, false, s.readErr(err)
 	}
-	return page, more, nil
+	if astray {
+		return nil, false, fmt.Errorf("%w: a delivery to peer %d has no known priority", ErrCorrupt, recipient)
+	}
+	return page, false, nil
 }
 
 func scanQueued(r *sql.Rows, p wire.Priority) (broker.Delivery, error) {

@@ -27,15 +27,26 @@ func newStatements(on preparer) *statements {
 	return &statements{on: on, m: make(map[string]*sql.Stmt)}
 }
 
-func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
+func (s *statements) known(query string) *sql.Stmt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st, ok := s.m[query]; ok {
+	return s.m[query]
+}
+
+// get prepares a query that is not known yet. It holds no lock meanwhile: to
+// prepare takes a connection, and who has one may want the lock.
+func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
+	if st := s.known(query); st != nil {
 		return st, nil
 	}
 	st, err := s.on.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %q: %w", query, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first := s.m[query]; first != nil {
+		return first, st.Close()
 	}
 	s.m[query] = st
 	return st, nil
@@ -88,6 +99,10 @@ func eachRow(ctx context.Context, st *sql.Stmt, args []any, scan func(*sql.Rows)
 	if err != nil {
 		return err
 	}
+	return scanAll(rows, scan)
+}
+
+func scanAll(rows *sql.Rows, scan func(*sql.Rows) error) error {
 	defer rows.Close()
 	for rows.Next() {
 		if err := scan(rows); err != nil {
@@ -99,33 +114,60 @@ func eachRow(ctx context.Context, st *sql.Stmt, args []any, scan func(*sql.Rows)
 
 // snapshot runs read in one transaction, so that all its queries see one state.
 func (s *statements) snapshot(ctx context.Context, db *sql.DB, read func(q *snapshot) error) error {
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return err
+	q := &snapshot{s: s}
+	err := q.read(ctx, db, read)
+	for query := range q.missed { // for the next time; not before the connection is given back
+		if err == nil {
+			_, err = s.get(ctx, query)
+		}
 	}
-	defer tx.Rollback() // it only read
-	return read(&snapshot{s, tx})
+	return err
 }
 
+// snapshot is a transaction. It has its connection, so it may not wait for another:
+// a query that is not prepared yet runs as it is.
 type snapshot struct {
-	s  *statements
-	tx *sql.Tx
+	s      *statements
+	tx     *sql.Tx
+	missed map[string]bool
+}
+
+func (q *snapshot) read(ctx context.Context, db *sql.DB, read func(q *snapshot) error) (err error) {
+	if q.tx, err = db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}); err != nil {
+		return err
+	}
+	defer q.tx.Rollback() // it only read
+	return read(q)
+}
+
+// find returns nil for a query that is not prepared.
+func (q *snapshot) find(ctx context.Context, query string) *sql.Stmt {
+	if st := q.s.known(query); st != nil {
+		return q.tx.StmtContext(ctx, st)
+	}
+	if q.missed == nil {
+		q.missed = map[string]bool{}
+	}
+	q.missed[query] = true
+	return nil
 }
 
 func (q *snapshot) row(ctx context.Context, query string, args []any, dest ...any) error {
-	st, err := q.s.get(ctx, query)
-	if err != nil {
-		return err
+	if st := q.find(ctx, query); st != nil {
+		return st.QueryRowContext(ctx, args...).Scan(dest...)
 	}
-	return q.tx.StmtContext(ctx, st).QueryRowContext(ctx, args...).Scan(dest...)
+	return q.tx.QueryRowContext(ctx, query, args...).Scan(dest...)
 }
 
 func (q *snapshot) each(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error {
-	st, err := q.s.get(ctx, query)
+	if st := q.find(ctx, query); st != nil {
+		return eachRow(ctx, st, args, scan)
+	}
+	rows, err := q.tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err
 	}
-	return eachRow(ctx, q.tx.StmtContext(ctx, st), args, scan)
+	return scanAll(rows, scan)
 }
 
 // fixed scans a BLOB into an array; NULL makes it zero.
