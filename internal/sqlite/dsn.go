@@ -25,7 +25,7 @@ const minVersion = "3.51.3"
 const (
 	commonQuery = "_busy_timeout=5000&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=ON&_dqs=0" +
 		"&_pragma=page_size(8192)&_pragma=wal_autocheckpoint(1000)&_pragma=temp_store(MEMORY)"
-	writerQuery = commonQuery + "&_txlock=immediate&_pragma=cache_size(-16384)"
+	writerQuery = commonQuery + "&_txlock=immediate&_pragma=cache_size(-8192)"
 	readerQuery = commonQuery + "&_query_only=1"
 	// toolQuery opens a database that must exist, for the functions that work
 	// beside a running broker.
