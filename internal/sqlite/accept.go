@@ -69,7 +69,7 @@ func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refu
 		nonce, body = blob(m.Nonce), blob(m.Ciphertext)
 	}
 	created := toMillis(m.Created)
-	n, err := w.hot.message.exec(w.conn, seq, mesh, int64(m.Sender), m.ID[:], m.Hash[:], int64(mode),
+	n, err := w.hot.message.exec(w.st.Raw(), seq, mesh, int64(m.Sender), m.ID[:], m.Hash[:], int64(mode),
 		int64(len(m.Deliveries)), created, toMillis(m.Expires), nonce, body)
 	if err != nil {
 		return out, nil, err
@@ -84,7 +84,7 @@ func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refu
 		if own != nil {
 			wrap = own
 		}
-		if _, err := w.hot.delivery.exec(w.conn, seq+int64(i), seq, int64(d.Recipient), int64(rank), created, each, wrap); err != nil {
+		if _, err := w.hot.delivery.exec(w.st.Raw(), seq+int64(i), seq, int64(d.Recipient), int64(rank), created, each, wrap); err != nil {
 			return out, nil, err
 		}
 		size += each
@@ -146,7 +146,7 @@ func (w *writer) settle(ends []broker.Settlement) ([]bool, error) {
 		if e.State == wire.StateBounced {
 			state, code = stateBounced, string(e.Code)
 		}
-		n, err := w.hot.settle.exec(w.conn, int64(state), code, toMillis(e.At), e.Delivery, int64(e.Recipient))
+		n, err := w.hot.settle.exec(w.st.Raw(), int64(state), code, toMillis(e.At), e.Delivery, int64(e.Recipient))
 		if err != nil {
 			return nil, err
 		}
@@ -171,7 +171,7 @@ func (w *writer) settle(ends []broker.Settlement) ([]bool, error) {
 // dropBody makes a group message a tombstone once none of its deliveries is
 // queued. NOT INDEXED keeps the planner on the primary key: it is a range of a few rows.
 func (w *writer) dropBody(seq int64) error {
-	_, err := w.st.exec(bg, `UPDATE message SET nonce = NULL, body = NULL WHERE seq = ?1 AND body IS NOT NULL AND NOT EXISTS (
+	_, err := w.st.Exec(bg, `UPDATE message SET nonce = NULL, body = NULL WHERE seq = ?1 AND body IS NOT NULL AND NOT EXISTS (
 		SELECT 1 FROM delivery NOT INDEXED WHERE id >= ?1 AND id < ?1 + message.recipients AND state = 0)`, seq)
 	return err
 }

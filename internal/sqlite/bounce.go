@@ -13,7 +13,7 @@ import (
 // bounce ends every queued delivery that a query over outcomeColumns finds.
 func (w *writer) bounce(code wire.Code, now time.Time, query string, args ...any) ([]broker.Outcome, error) {
 	var found []outcome
-	err := w.st.each(bg, query, args, func(rows *sql.Rows) error {
+	err := w.st.Each(bg, query, args, func(rows *sql.Rows) error {
 		o, err := scanOutcome(rows)
 		found = append(found, o)
 		return err
@@ -25,7 +25,7 @@ func (w *writer) bounce(code wire.Code, now time.Time, query string, args ...any
 	for i := range found {
 		o := &found[i]
 		o.State, o.Code, o.At = wire.StateBounced, code, fromMillis(toMillis(now))
-		if _, err := w.st.exec(bg, "UPDATE delivery SET state = 2, code = ?, at = ?, wrap = NULL WHERE id = ?",
+		if _, err := w.st.Exec(bg, "UPDATE delivery SET state = 2, code = ?, at = ?, wrap = NULL WHERE id = ?",
 			string(code), toMillis(now), o.Delivery); err != nil {
 			return nil, err
 		}
@@ -105,7 +105,7 @@ func (w *writer) expire(now time.Time, limit int) (out []broker.Outcome, more bo
 		live bool
 	}
 	var scanned []seen
-	err = w.st.each(bg, `SELECT expires, seq, `+waitedFor+` FROM message INDEXED BY message_expires
+	err = w.st.Each(bg, `SELECT expires, seq, `+waitedFor+` FROM message INDEXED BY message_expires
 		WHERE (expires, seq) > (?, ?) AND expires <= ? ORDER BY expires, seq LIMIT ?`,
 		[]any{w.cursor.at, w.cursor.seq, toMillis(now), expireScan}, func(rows *sql.Rows) error {
 			var m seen
@@ -147,7 +147,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (pruned 
 func (w *writer) prune(before time.Time, limit int) (int, error) {
 	type span struct{ seq, recipients int64 }
 	var dead []span
-	err := w.st.each(bg, `SELECT seq, recipients FROM message INDEXED BY message_expires
+	err := w.st.Each(bg, `SELECT seq, recipients FROM message INDEXED BY message_expires
 		WHERE expires < ? AND NOT `+waitedFor+` ORDER BY expires, seq LIMIT ?`, []any{toMillis(before), limit},
 		func(rows *sql.Rows) error {
 			var d span
@@ -159,21 +159,21 @@ func (w *writer) prune(before time.Time, limit int) (int, error) {
 		return 0, err
 	}
 	for _, d := range dead {
-		if _, err := w.st.exec(bg, "DELETE FROM delivery WHERE id >= ? AND id < ?", d.seq, d.seq+d.recipients); err != nil {
+		if _, err := w.st.Exec(bg, "DELETE FROM delivery WHERE id >= ? AND id < ?", d.seq, d.seq+d.recipients); err != nil {
 			return 0, err
 		}
-		if _, err := w.st.exec(bg, "DELETE FROM message WHERE seq = ?", d.seq); err != nil {
+		if _, err := w.st.Exec(bg, "DELETE FROM message WHERE seq = ?", d.seq); err != nil {
 			return 0, err
 		}
 	}
 	if len(dead) > 0 {
 		// The newest rows may be gone now, so the next start cannot tell from
 		// them which numbers were given.
-		if _, err := w.st.exec(bg, "UPDATE counter SET next = ?", w.next); err != nil {
+		if _, err := w.st.Exec(bg, "UPDATE counter SET next = ?", w.next); err != nil {
 			return 0, err
 		}
 	}
-	_, err = w.st.exec(bg, `DELETE FROM peer WHERE id IN (SELECT id FROM peer WHERE forgotten > 0
+	_, err = w.st.Exec(bg, `DELETE FROM peer WHERE id IN (SELECT id FROM peer WHERE forgotten > 0
 		AND forgotten <= coalesce((SELECT min(seq) FROM message), ?) LIMIT ?)`, w.next, limit)
 	return len(dead), err
 }

@@ -16,13 +16,13 @@ func (o Options) With(query string) Options {
 func (s *Store) LimitPages(n int) error {
 	return s.w.do(context.Background(), func(w *writer) error {
 		var got int
-		return w.st.row(bg, fmt.Sprintf("PRAGMA max_page_count = %d", n), nil, &got)
+		return w.st.Row(bg, fmt.Sprintf("PRAGMA max_page_count = %d", n), nil, &got)
 	})
 }
 
 // Pages counts the database's pages.
 func (s *Store) Pages() (n int, err error) {
-	err = s.w.do(context.Background(), func(w *writer) error { return w.st.row(bg, "PRAGMA page_count", nil, &n) })
+	err = s.w.do(context.Background(), func(w *writer) error { return w.st.Row(bg, "PRAGMA page_count", nil, &n) })
 	return n, err
 }
 
@@ -33,7 +33,7 @@ func (s *Store) Fail(err error) error {
 
 // Pragma reads a setting of the writer's connection.
 func (s *Store) Pragma(name string) (v string, err error) {
-	err = s.w.do(context.Background(), func(w *writer) error { return w.st.row(bg, "PRAGMA "+name, nil, &v) })
+	err = s.w.do(context.Background(), func(w *writer) error { return w.st.Row(bg, "PRAGMA "+name, nil, &v) })
 	return v, err
 }
 

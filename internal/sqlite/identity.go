@@ -10,9 +10,9 @@ import (
 
 // identity reads the broker's row. broker.ErrNotFound.
 func identity(ctx context.Context, q interface {
-	row(ctx context.Context, query string, args []any, dest ...any) error
+	Row(ctx context.Context, query string, args []any, dest ...any) error
 }) (id broker.BrokerIdentity, err error) {
-	err = q.row(ctx, "SELECT seed, token_hash, created FROM broker WHERE id = 1", nil,
+	err = q.Row(ctx, "SELECT seed, token_hash, created FROM broker WHERE id = 1", nil,
 		fixed(id.Seed[:]), fixed(id.TokenHash[:]), millis{&id.Created})
 	if errors.Is(err, sql.ErrNoRows) {
 		err = broker.ErrNotFound
@@ -28,7 +28,7 @@ func (s *Store) Identity(ctx context.Context, fresh broker.BrokerIdentity) (id b
 		return id, false, s.readErr(err)
 	}
 	err = s.w.do(ctx, func(w *writer) error {
-		n, err := w.st.exec(bg, "INSERT INTO broker (id, seed, token_hash, created) VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING",
+		n, err := w.st.Exec(bg, "INSERT INTO broker (id, seed, token_hash, created) VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING",
 			fresh.Seed[:], fresh.TokenHash[:], toMillis(fresh.Created))
 		if err != nil {
 			return err
@@ -48,7 +48,7 @@ const setTokenQuery = "UPDATE broker SET token_hash = ? WHERE id = 1"
 // SetTokenHash implements broker.BrokerStore.
 func (s *Store) SetTokenHash(ctx context.Context, hash [32]byte) error {
 	return s.w.do(ctx, func(w *writer) error {
-		return changed(w.st.exec(bg, setTokenQuery, hash[:]))
+		return changed(w.st.Exec(bg, setTokenQuery, hash[:]))
 	})
 }
 

@@ -23,7 +23,7 @@ func inviteFields(row *inviteRow, in *broker.Invite, generation *int64) []any {
 // readInvite returns one invite. broker.ErrNotFound.
 func readInvite(ctx context.Context, q querier, id wire.ID) (row inviteRow, in broker.Invite, err error) {
 	var generation int64
-	err = q.row(ctx, "SELECT "+inviteColumns+"WHERE i.invite_id = ?", []any{id[:]}, inviteFields(&row, &in, &generation)...)
+	err = q.Row(ctx, "SELECT "+inviteColumns+"WHERE i.invite_id = ?", []any{id[:]}, inviteFields(&row, &in, &generation)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return row, in, broker.ErrNotFound
 	}
@@ -42,7 +42,7 @@ func (s *Store) Invite(ctx context.Context, id wire.ID) (broker.Invite, error) {
 
 // Invites implements broker.InviteStore.
 func (s *Store) Invites(ctx context.Context, mesh wire.ID) (out []broker.Invite, err error) {
-	err = s.reads.each(ctx, "SELECT "+inviteColumns+"WHERE g.mesh_id = ? ORDER BY i.created DESC, i.id DESC", []any{mesh[:]},
+	err = s.reads.Each(ctx, "SELECT "+inviteColumns+"WHERE g.mesh_id = ? ORDER BY i.created DESC, i.id DESC", []any{mesh[:]},
 		func(rows *sql.Rows) error {
 			var row inviteRow
 			var in broker.Invite
@@ -78,7 +78,7 @@ func (s *Store) PutInvite(ctx context.Context, in broker.Invite) error {
 		if in.Generation != m.Generation {
 			return broker.ErrStaleMembers
 		}
-		_, err = w.st.exec(bg, `INSERT INTO invite (invite_id, mesh, capability_body, capability_sig, blob, generation, max_uses, expires, created)
+		_, err = w.st.Exec(bg, `INSERT INTO invite (invite_id, mesh, capability_body, capability_sig, blob, generation, max_uses, expires, created)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, in.ID[:], mesh, blob(in.Capability.Body), in.Capability.Sig[:], blob(in.Blob),
 			int64(in.Generation), in.MaxUses, toMillis(in.Expires), toMillis(in.Created))
 		return err
@@ -105,10 +105,10 @@ func (s *Store) CloseInvite(ctx context.Context, mesh wire.ID, c broker.InviteCl
 
 // closeInvite closes an invite of a mesh and stores the statement. broker.ErrNotFound.
 func (w *writer) closeInvite(mesh int64, c *broker.InviteClose, version int64) error {
-	if err := changed(w.st.exec(bg, "UPDATE invite SET closed = 1 WHERE mesh = ? AND invite_id = ?", mesh, c.Invite[:])); err != nil {
+	if err := changed(w.st.Exec(bg, "UPDATE invite SET closed = 1 WHERE mesh = ? AND invite_id = ?", mesh, c.Invite[:])); err != nil {
 		return err
 	}
-	_, err := w.st.exec(bg, "INSERT INTO invite_close (mesh, invite_id, body, sig, version) VALUES (?, ?, ?, ?, ?)",
+	_, err := w.st.Exec(bg, "INSERT INTO invite_close (mesh, invite_id, body, sig, version) VALUES (?, ?, ?, ?, ?)",
 		mesh, c.Invite[:], blob(c.Statement.Body), c.Statement.Sig[:], version)
 	return err
 }

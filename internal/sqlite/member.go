@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/prepared"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -21,7 +22,7 @@ type memberRow struct {
 
 // member returns a member, removed or not. broker.ErrNotFound.
 func (w *writer) member(mesh int64, key wire.Key) (m memberRow, err error) {
-	err = w.st.row(bg, "SELECT name, certificate, version, removed FROM member WHERE mesh = ? AND pubkey = ?",
+	err = w.st.Row(bg, "SELECT name, certificate, version, removed FROM member WHERE mesh = ? AND pubkey = ?",
 		[]any{mesh, key[:]}, &m.name, &m.certificate, &m.version, &m.removed)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = broker.ErrNotFound
@@ -34,14 +35,14 @@ func (w *writer) insertMember(mesh int64, m broker.Member, certificate []byte, v
 	if !m.Invite.IsZero() {
 		invite = m.Invite[:]
 	}
-	_, err := w.st.exec(bg, `INSERT INTO member (mesh, pubkey, name, role, invite, certificate, joined, version)
+	_, err := w.st.Exec(bg, `INSERT INTO member (mesh, pubkey, name, role, invite, certificate, joined, version)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, mesh, m.Key[:], m.Name, m.Role, invite, certificate, toMillis(m.Joined), version)
 	return err
 }
 
 // raiseVersion adds one to a mesh's members version and returns it.
 func (w *writer) raiseVersion(mesh int64) (version int64, err error) {
-	err = w.st.row(bg, "UPDATE mesh SET members_version = members_version + 1 WHERE id = ? RETURNING members_version", []any{mesh}, &version)
+	err = w.st.Row(bg, "UPDATE mesh SET members_version = members_version + 1 WHERE id = ? RETURNING members_version", []any{mesh}, &version)
 	return version, err
 }
 
@@ -91,14 +92,14 @@ func (w *writer) join(j *broker.Join, certificate []byte) (a broker.Admission, e
 		return a, broker.ErrInviteUsedUp
 	}
 	var taken bool
-	if err := w.st.row(bg, "SELECT EXISTS (SELECT 1 FROM member WHERE mesh = ? AND name = ? AND removed = 0)",
+	if err := w.st.Row(bg, "SELECT EXISTS (SELECT 1 FROM member WHERE mesh = ? AND name = ? AND removed = 0)",
 		[]any{row.mesh, j.Member.Name}, &taken); err != nil {
 		return a, err
 	}
 	if taken {
 		return a, broker.ErrNameTaken
 	}
-	if _, err := w.st.exec(bg, "UPDATE invite SET uses = uses + 1 WHERE id = ?", row.id); err != nil {
+	if _, err := w.st.Exec(bg, "UPDATE invite SET uses = uses + 1 WHERE id = ?", row.id); err != nil {
 		return a, err
 	}
 	if a.Version, err = w.raiseVersion(row.mesh); err != nil {
@@ -115,7 +116,7 @@ const keysQuery = `SELECT generation, issuer, box, previous FROM key_box
 
 // Changes implements broker.MemberStore.
 func (s *Store) Changes(ctx context.Context, mesh wire.ID, since int64, member wire.Key) (c broker.MemberChanges, err error) {
-	err = s.reads.snapshot(ctx, s.readDB, func(q *snapshot) error {
+	err = s.reads.Snapshot(ctx, func(q *prepared.Conn) error {
 		row, m, err := readMesh(ctx, q, mesh)
 		if err != nil {
 			return err
@@ -133,7 +134,7 @@ func (s *Store) Changes(ctx context.Context, mesh wire.ID, since int64, member w
 		if c.Closes, err = statementsSince(ctx, q, "SELECT body, sig FROM invite_close WHERE mesh = ? AND version > ? ORDER BY version, id", row, since); err != nil {
 			return err
 		}
-		return q.each(ctx, keysQuery, []any{row, member[:], since}, func(rows *sql.Rows) error {
+		return q.Each(ctx, keysQuery, []any{row, member[:], since}, func(rows *sql.Rows) error {
 			var b wire.KeyBox
 			var generation int64
 			err := rows.Scan(&generation, fixed(b.Issuer[:]), raw(&b.Box), raw(&b.Previous))
@@ -149,7 +150,7 @@ func (s *Store) Changes(ctx context.Context, mesh wire.ID, since int64, member w
 }
 
 func members(ctx context.Context, q querier, mesh wire.ID, row, since int64) (out []broker.Member, err error) {
-	err = q.each(ctx, membersQuery, []any{row, since}, func(rows *sql.Rows) error {
+	err = q.Each(ctx, membersQuery, []any{row, since}, func(rows *sql.Rows) error {
 		m := broker.Member{Mesh: mesh}
 		var certificate sql.RawBytes
 		if err := rows.Scan(fixed(m.Key[:]), &m.Name, &m.Role, fixed(m.Invite[:]), &certificate, millis{&m.Joined}, &m.Removed); err != nil {
@@ -165,7 +166,7 @@ func members(ctx context.Context, q querier, mesh wire.ID, row, since int64) (ou
 }
 
 func statementsSince(ctx context.Context, q querier, query string, mesh, since int64) (out []wire.Signed, err error) {
-	err = q.each(ctx, query, []any{mesh, since}, func(rows *sql.Rows) error {
+	err = q.Each(ctx, query, []any{mesh, since}, func(rows *sql.Rows) error {
 		var s wire.Signed
 		err := rows.Scan(raw(&s.Body), fixed(s.Sig[:]))
 		out = append(out, s)

@@ -12,7 +12,7 @@ import (
 
 // meshRow returns the row id of a mesh. broker.ErrNotFound.
 func meshRow(ctx context.Context, q querier, id wire.ID) (row int64, err error) {
-	err = q.row(ctx, "SELECT id FROM mesh WHERE mesh_id = ?", []any{id[:]}, &row)
+	err = q.Row(ctx, "SELECT id FROM mesh WHERE mesh_id = ?", []any{id[:]}, &row)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = broker.ErrNotFound
 	}
@@ -25,7 +25,7 @@ const meshQuery = `SELECT id, owner, name, genesis_body, genesis_sig, created, m
 // readMesh returns a mesh and its row id. broker.ErrNotFound.
 func readMesh(ctx context.Context, q querier, id wire.ID) (row int64, m broker.Mesh, err error) {
 	var generation int64
-	err = q.row(ctx, meshQuery, []any{id[:]}, &row, fixed(m.Owner[:]), &m.Name, raw(&m.Genesis.Body), fixed(m.Genesis.Sig[:]),
+	err = q.Row(ctx, meshQuery, []any{id[:]}, &row, fixed(m.Owner[:]), &m.Name, raw(&m.Genesis.Body), fixed(m.Genesis.Sig[:]),
 		millis{&m.Created}, &m.MembersVersion, &generation, &m.Queued, &m.QueuedBytes)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, broker.Mesh{}, broker.ErrNotFound
@@ -50,7 +50,7 @@ func (s *Store) CreateMesh(ctx context.Context, m broker.Mesh, founder broker.Me
 		return err
 	}
 	return s.w.do(ctx, func(w *writer) error {
-		n, err := w.st.exec(bg, `INSERT INTO mesh (mesh_id, owner, name, genesis_body, genesis_sig, created, members_version, generation)
+		n, err := w.st.Exec(bg, `INSERT INTO mesh (mesh_id, owner, name, genesis_body, genesis_sig, created, members_version, generation)
 			VALUES (?, ?, ?, ?, ?, ?, 1, 1) ON CONFLICT (mesh_id) DO NOTHING`,
 			m.ID[:], m.Owner[:], m.Name, blob(m.Genesis.Body), m.Genesis.Sig[:], toMillis(m.Created))
 		if err != nil {

@@ -12,8 +12,8 @@ import (
 
 // querier reads: the pool's or the writer's statements, or a snapshot.
 type querier interface {
-	row(ctx context.Context, query string, args []any, dest ...any) error
-	each(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error
+	Row(ctx context.Context, query string, args []any, dest ...any) error
+	Each(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error
 }
 
 // outcomeColumns are read by scanOutcome, from outcomeTables.
@@ -55,7 +55,7 @@ const (
 // lookup returns a message's hash and the outcomes of its deliveries. broker.ErrNotFound.
 func lookup(ctx context.Context, q querier, sender broker.PeerID, id wire.ID) (hash [32]byte, known []broker.Outcome, err error) {
 	var seq, recipients int64
-	err = q.row(ctx, hashQuery, []any{id[:], int64(sender)}, &seq, &recipients, fixed(hash[:]))
+	err = q.Row(ctx, hashQuery, []any{id[:], int64(sender)}, &seq, &recipients, fixed(hash[:]))
 	if errors.Is(err, sql.ErrNoRows) {
 		return hash, nil, broker.ErrNotFound
 	}
@@ -68,7 +68,7 @@ func lookup(ctx context.Context, q querier, sender broker.PeerID, id wire.ID) (h
 
 // collect returns the outcomes that a query finds.
 func collect(ctx context.Context, q querier, query string, args ...any) (out []broker.Outcome, err error) {
-	err = q.each(ctx, query, args, func(rows *sql.Rows) error {
+	err = q.Each(ctx, query, args, func(rows *sql.Rows) error {
 		o, err := scanOutcome(rows)
 		out = append(out, o.Outcome)
 		return err

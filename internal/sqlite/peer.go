@@ -40,7 +40,7 @@ func (s *Store) PutPeer(ctx context.Context, p broker.Peer) (id broker.PeerID, e
 		if c := p.Card; c != nil {
 			args[5], args[6], args[7], args[8] = int64(c.Generation), int64(c.Seq), blob(c.Blob), c.Sig[:]
 		}
-		err = w.st.row(bg, putPeerQuery, args, &id)
+		err = w.st.Row(bg, putPeerQuery, args, &id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return broker.ErrConflict
 		}
@@ -74,7 +74,7 @@ func scanPeer(rows *sql.Rows) (p broker.Peer, err error) {
 
 // Peers implements broker.PeerStore.
 func (s *Store) Peers(ctx context.Context, mesh wire.ID) (out []broker.Peer, err error) {
-	err = s.reads.each(ctx, "SELECT "+peerColumns+"WHERE g.mesh_id = ? AND p.forgotten = 0 ORDER BY p.id", []any{mesh[:]},
+	err = s.reads.Each(ctx, "SELECT "+peerColumns+"WHERE g.mesh_id = ? AND p.forgotten = 0 ORDER BY p.id", []any{mesh[:]},
 		func(rows *sql.Rows) error {
 			p, err := scanPeer(rows)
 			out = append(out, p)
@@ -93,7 +93,7 @@ func (s *Store) TouchPeers(ctx context.Context, ids []broker.PeerID, seen time.T
 	}
 	return s.w.do(ctx, func(w *writer) error {
 		for _, id := range ids {
-			if _, err := w.st.exec(bg, "UPDATE peer SET last_seen = ? WHERE id = ? AND forgotten = 0", toMillis(seen), int64(id)); err != nil {
+			if _, err := w.st.Exec(bg, "UPDATE peer SET last_seen = ? WHERE id = ? AND forgotten = 0", toMillis(seen), int64(id)); err != nil {
 				return err
 			}
 		}
@@ -117,7 +117,7 @@ func (s *Store) ForgetPeers(ctx context.Context, before time.Time, keep []broker
 func (w *writer) forgetPeers(before time.Time, keep []broker.PeerID, now time.Time, limit int) (out []broker.Forgotten, err error) {
 	// The kept ones are not in the query: with as many more as there are to
 	// keep, the limit still holds.
-	err = w.st.each(bg, "SELECT "+peerColumns+`WHERE p.forgotten = 0 AND p.pubkey <> p.member AND p.last_seen < ?
+	err = w.st.Each(bg, "SELECT "+peerColumns+`WHERE p.forgotten = 0 AND p.pubkey <> p.member AND p.last_seen < ?
 		ORDER BY p.last_seen, p.id LIMIT ?`, []any{toMillis(before), limit + len(keep)}, func(rows *sql.Rows) error {
 		p, err := scanPeer(rows)
 		if _, kept := slices.BinarySearch(keep, p.ID); !kept && len(out) < limit {
@@ -143,7 +143,7 @@ func (w *writer) forgetPeers(before time.Time, keep []broker.PeerID, now time.Ti
 // forget hides a peer and drops what it showed. Its row stays to name the key
 // in tombstones; Prune deletes it with the last of them.
 func (w *writer) forget(id broker.PeerID) error {
-	_, err := w.st.exec(bg, `UPDATE peer SET forgotten = ?, last_seen = 0, attested_at = NULL, attestation_sig = NULL,
+	_, err := w.st.Exec(bg, `UPDATE peer SET forgotten = ?, last_seen = 0, attested_at = NULL, attestation_sig = NULL,
 		card_generation = NULL, card_seq = NULL, card_blob = NULL, card_sig = NULL WHERE id = ?`, w.next, int64(id))
 	return err
 }

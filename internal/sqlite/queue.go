@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/prepared"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -15,7 +16,7 @@ func (s *Store) Retry(ctx context.Context, deliveries []int64) (attempts []int, 
 	err = s.w.do(ctx, func(w *writer) error {
 		attempts = make([]int, len(deliveries))
 		for i, d := range deliveries {
-			err := w.st.row(bg, "UPDATE delivery SET attempts = attempts + 1 WHERE id = ? AND state = 0 RETURNING attempts",
+			err := w.st.Row(bg, "UPDATE delivery SET attempts = attempts + 1 WHERE id = ? AND state = 0 RETURNING attempts",
 				[]any{d}, &attempts[i])
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return err
@@ -43,7 +44,7 @@ const astrayQuery = `SELECT EXISTS (SELECT 1 FROM delivery INDEXED BY delivery_q
 func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, after broker.Place, rows int, bytes int64) (page []broker.Delivery, more bool, err error) {
 	for rank, number := range after {
 		// One row more than wanted tells whether there are others.
-		err := s.reads.each(ctx, queuedQuery, []any{int64(recipient), rank, number, rows - len(page) + 1}, func(r *sql.Rows) error {
+		err := s.reads.Each(ctx, queuedQuery, []any{int64(recipient), rank, number, rows - len(page) + 1}, func(r *sql.Rows) error {
 			if more = more || len(page) == rows || bytes <= 0; more {
 				return nil
 			}
@@ -59,7 +60,7 @@ func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, after broke
 		}
 	}
 	var astray bool
-	if err := s.reads.row(ctx, astrayQuery, []any{int64(recipient)}, &astray); err != nil {
+	if err := s.reads.Row(ctx, astrayQuery, []any{int64(recipient)}, &astray); err != nil {
 		return nil, false, s.readErr(err)
 	}
 	if astray {
@@ -91,7 +92,7 @@ const usageQuery = `SELECT m.sender, count(*), sum(d.size) FROM delivery d INDEX
 
 // Usage implements broker.QueueStore.
 func (s *Store) Usage(ctx context.Context, recipient broker.PeerID) (out []broker.Usage, err error) {
-	err = s.reads.each(ctx, usageQuery, []any{int64(recipient)}, func(rows *sql.Rows) error {
+	err = s.reads.Each(ctx, usageQuery, []any{int64(recipient)}, func(rows *sql.Rows) error {
 		var u broker.Usage
 		err := rows.Scan(&u.Sender, &u.Count, &u.Bytes)
 		out = append(out, u)
@@ -105,7 +106,7 @@ func (s *Store) Usage(ctx context.Context, recipient broker.PeerID) (out []broke
 
 // Lookup implements broker.QueueStore.
 func (s *Store) Lookup(ctx context.Context, sender broker.PeerID, id wire.ID) (hash [32]byte, known []broker.Outcome, err error) {
-	err = s.reads.snapshot(ctx, s.readDB, func(q *snapshot) (err error) {
+	err = s.reads.Snapshot(ctx, func(q *prepared.Conn) (err error) {
 		hash, known, err = lookup(ctx, q, sender, id)
 		return err
 	})
@@ -122,7 +123,7 @@ const statusQuery = "SELECT " + outcomeColumns + ` FROM message m JOIN delivery 
 
 // Status implements broker.QueueStore.
 func (s *Store) Status(ctx context.Context, mesh wire.ID, member wire.Key, ids []wire.ID) (out []broker.Outcome, err error) {
-	err = s.reads.snapshot(ctx, s.readDB, func(q *snapshot) error {
+	err = s.reads.Snapshot(ctx, func(q *prepared.Conn) error {
 		for i := range ids {
 			found, err := collect(ctx, q, statusQuery, ids[i][:], mesh[:], member[:])
 			if err != nil {

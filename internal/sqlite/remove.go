@@ -34,10 +34,10 @@ func (w *writer) remove(r *broker.Removal) (out broker.Removed, err error) {
 	if out.Version, err = w.raiseVersion(mesh); err != nil {
 		return out, err
 	}
-	if _, err := w.st.exec(bg, "UPDATE member SET removed = 1 WHERE mesh = ? AND pubkey = ?", mesh, r.Member[:]); err != nil {
+	if _, err := w.st.Exec(bg, "UPDATE member SET removed = 1 WHERE mesh = ? AND pubkey = ?", mesh, r.Member[:]); err != nil {
 		return out, err
 	}
-	if _, err := w.st.exec(bg, "INSERT INTO revocation (mesh, member, body, sig, version) VALUES (?, ?, ?, ?, ?)",
+	if _, err := w.st.Exec(bg, "INSERT INTO revocation (mesh, member, body, sig, version) VALUES (?, ?, ?, ?, ?)",
 		mesh, r.Member[:], blob(r.Statement.Body), r.Statement.Sig[:], out.Version); err != nil {
 		return out, err
 	}
@@ -61,15 +61,15 @@ func (w *writer) nextKey(mesh int64, r *broker.Removal, version int64) (voided [
 	k := r.NextKey
 	for i := range k.Boxes {
 		b := &k.Boxes[i]
-		if _, err := w.st.exec(bg, `INSERT INTO key_box (mesh, generation, member, issuer, box, previous, version)
+		if _, err := w.st.Exec(bg, `INSERT INTO key_box (mesh, generation, member, issuer, box, previous, version)
 			VALUES (?, ?, ?, ?, ?, ?, ?)`, mesh, int64(k.Generation), b.To[:], k.Issuer[:], blob(b.Box), blob(k.Previous), version); err != nil {
 			return nil, err
 		}
 	}
-	if _, err := w.st.exec(bg, "UPDATE mesh SET generation = ? WHERE id = ?", int64(k.Generation), mesh); err != nil {
+	if _, err := w.st.Exec(bg, "UPDATE mesh SET generation = ? WHERE id = ?", int64(k.Generation), mesh); err != nil {
 		return nil, err
 	}
-	err = w.st.each(bg, `SELECT invite_id FROM invite WHERE mesh = ? AND closed = 0 AND voided = 0
+	err = w.st.Each(bg, `SELECT invite_id FROM invite WHERE mesh = ? AND closed = 0 AND voided = 0
 		AND uses < max_uses AND expires > ? ORDER BY id`, []any{mesh, toMillis(r.Now)}, func(rows *sql.Rows) error {
 		var id wire.ID
 		err := rows.Scan(fixed(id[:]))
@@ -79,14 +79,14 @@ func (w *writer) nextKey(mesh int64, r *broker.Removal, version int64) (voided [
 	if err != nil {
 		return nil, err
 	}
-	_, err = w.st.exec(bg, "UPDATE invite SET voided = 1 WHERE mesh = ? AND closed = 0", mesh)
+	_, err = w.st.Exec(bg, "UPDATE invite SET voided = 1 WHERE mesh = ? AND closed = 0", mesh)
 	return voided, err
 }
 
 // forgetMember bounces what waits for a member's peers and forgets them.
 func (w *writer) forgetMember(mesh int64, r *broker.Removal) (bounced []broker.Outcome, err error) {
 	var peers []broker.PeerID
-	err = w.st.each(bg, "SELECT id FROM peer WHERE mesh = ? AND member = ? ORDER BY id", []any{mesh, r.Member[:]},
+	err = w.st.Each(bg, "SELECT id FROM peer WHERE mesh = ? AND member = ? ORDER BY id", []any{mesh, r.Member[:]},
 		func(rows *sql.Rows) error {
 			var id broker.PeerID
 			err := rows.Scan(&id)

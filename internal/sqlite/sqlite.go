@@ -21,6 +21,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/prepared"
 )
 
 // Errors of Open, Check and Backup.
@@ -61,7 +62,7 @@ func (o Options) withDefaults() Options {
 type Store struct {
 	lock    *flock.Flock
 	readDB  *sql.DB
-	reads   *statements
+	reads   *prepared.Readers
 	writeDB *sql.DB
 	w       *writer
 	closed  atomic.Bool
@@ -105,7 +106,7 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if s.readDB, err = openPool(path, readerQuery+opts.query, readers); err != nil {
 		return nil, err
 	}
-	s.reads = newStatements(s.readDB)
+	s.reads = prepared.NewReaders(s.readDB, readers)
 	if s.w, err = startWriter(ctx, s.writeDB, opts); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, opened(err))
 	}
@@ -152,7 +153,7 @@ func (s *Store) Close() error {
 func (s *Store) release() error {
 	var errs []error
 	if s.readDB != nil {
-		errs = append(errs, s.reads.close(), s.readDB.Close())
+		errs = append(errs, s.reads.Close(), s.readDB.Close())
 	}
 	if s.writeDB != nil {
 		errs = append(errs, s.writeDB.Close())

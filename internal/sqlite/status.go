@@ -13,7 +13,7 @@ import (
 // that the store recovers without waiting for a message.
 func (s *Store) Ready(ctx context.Context) error {
 	var one int
-	if err := s.reads.row(ctx, "SELECT 1 FROM counter", nil, &one); err != nil {
+	if err := s.reads.Row(ctx, "SELECT 1 FROM counter", nil, &one); err != nil {
 		return s.readErr(err)
 	}
 	if !s.w.full.Load() {
@@ -21,7 +21,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	}
 	// Room for a few messages, not just for a byte.
 	if err := s.w.do(ctx, func(w *writer) error {
-		_, err := w.st.exec(bg, "UPDATE counter SET next = ?, pad = zeroblob(65536)", w.next)
+		_, err := w.st.Exec(bg, "UPDATE counter SET next = ?, pad = zeroblob(65536)", w.next)
 		return err
 	}); err != nil {
 		return err
@@ -31,7 +31,7 @@ func (s *Store) Ready(ctx context.Context) error {
 
 // Stats implements broker.Store. CommitSeconds counts whole transactions.
 func (s *Store) Stats(ctx context.Context) (st broker.StoreStats, err error) {
-	if err := s.reads.row(ctx, `SELECT count(*), coalesce(sum(queued), 0),
+	if err := s.reads.Row(ctx, `SELECT count(*), coalesce(sum(queued), 0),
 		(SELECT count(*) FROM member WHERE removed = 0) FROM mesh`, nil, &st.Meshes, &st.Queued, &st.Members); err != nil {
 		return broker.StoreStats{}, s.readErr(err)
 	}
@@ -49,7 +49,7 @@ func (s *Store) Stats(ctx context.Context) (st broker.StoreStats, err error) {
 // last walk ended is where the next begins.
 func (s *Store) oldestQueued(ctx context.Context) (at time.Time, err error) {
 	end, id := s.w.committed.Load(), int64(0)
-	err = s.reads.row(ctx, "SELECT id, at FROM delivery NOT INDEXED WHERE id >= ? AND state = 0 ORDER BY id LIMIT 1",
+	err = s.reads.Row(ctx, "SELECT id, at FROM delivery NOT INDEXED WHERE id >= ? AND state = 0 ORDER BY id LIMIT 1",
 		[]any{s.oldest.Load()}, &id, millis{&at})
 	if errors.Is(err, sql.ErrNoRows) {
 		id, err = end, nil

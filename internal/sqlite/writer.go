@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/prepared"
 )
 
 // maxBatch bounds one transaction: beyond it a larger batch saves no more CPU
@@ -54,8 +55,7 @@ const (
 // writer owns the connection that writes. Everything below loop runs on its
 // goroutine; add, do and stop may be called from any.
 type writer struct {
-	conn *sql.Conn
-	st   *statements
+	st   *prepared.Conn
 	hot  hotStatements
 	opts Options
 
@@ -78,23 +78,23 @@ type writer struct {
 type meshDelta struct{ count, bytes int64 }
 
 func startWriter(ctx context.Context, db *sql.DB, opts Options) (*writer, error) {
-	conn, err := db.Conn(ctx)
+	st, err := prepared.Open(ctx, db)
 	if err != nil {
 		return nil, translate(err)
 	}
 	w := &writer{
-		conn: conn, st: newStatements(conn), hot: newHotStatements(), opts: opts, stopped: make(chan struct{}),
+		st: st, hot: newHotStatements(), opts: opts, stopped: make(chan struct{}),
 		meshes: make(map[[16]byte]int64), deltas: make(map[int64]*meshDelta),
 	}
 	w.wake.L = &w.mu
-	err = w.st.row(ctx, `SELECT max(next,
+	err = w.st.Row(ctx, `SELECT max(next,
 		(SELECT coalesce(max(id), 0) + 1 FROM delivery),
 		(SELECT coalesce(max(seq), 0) + 1 FROM message)) FROM counter`, nil, &w.next)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = fmt.Errorf("%w: the counter is missing", ErrCorrupt)
 	}
 	if err != nil {
-		return nil, errors.Join(translate(err), w.st.close(), conn.Close())
+		return nil, errors.Join(translate(err), w.st.Close())
 	}
 	w.alloc = w.next
 	w.committed.Store(w.next)
@@ -164,7 +164,7 @@ func (w *writer) loop() {
 		taken, w.queue = w.queue, spare[:0]
 		w.mu.Unlock()
 		if len(taken) == 0 { // closing
-			if err := errors.Join(w.hot.close(), w.st.close(), w.conn.Close()); err != nil {
+			if err := errors.Join(w.hot.close(), w.st.Close()); err != nil {
 				w.opts.Logger.LogAttrs(bg, slog.LevelError, "close the database", slog.Any("error", err))
 			}
 			return
@@ -304,7 +304,7 @@ func (w *writer) performCall(o *op) error {
 
 // exec runs a statement without parameters.
 func (w *writer) exec(query string) error {
-	_, err := w.st.exec(bg, query)
+	_, err := w.st.Exec(bg, query)
 	return err
 }
 
@@ -322,7 +322,7 @@ func (w *writer) queued(mesh, count, bytes int64) {
 
 func (w *writer) flushDeltas() error {
 	for mesh, d := range w.deltas {
-		if _, err := w.st.exec(bg, "UPDATE mesh SET queued = queued + ?, queued_bytes = queued_bytes + ? WHERE id = ?",
+		if _, err := w.st.Exec(bg, "UPDATE mesh SET queued = queued + ?, queued_bytes = queued_bytes + ? WHERE id = ?",
 			d.count, d.bytes, mesh); err != nil {
 			return err
 		}
