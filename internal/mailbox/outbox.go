@@ -64,8 +64,8 @@ func (d *disk) Put(ctx context.Context, lanes []Lane, seal func([]uint64) (Outgo
 }
 
 func insertMessage(t *tx, o *Outgoing) (int64, error) {
-	res, err := t.result(insertOutgoing, []any{o.Mesh[:], o.Sender[:], o.ID[:], string(o.Mode), o.Target, o.Priority.Rank(),
-		o.Sent, o.Expires, o.ReplyTo[:], o.Replaces[:], o.Text, o.ToPerson, blob(o.Nonce), blob(o.Ciphertext)})
+	res, err := t.conn.Result(t.ctx, insertOutgoing, o.Mesh[:], o.Sender[:], o.ID[:], string(o.Mode), o.Target, o.Priority.Rank(),
+		o.Sent, o.Expires, o.ReplyTo[:], o.Replaces[:], o.Text, o.ToPerson, blob(o.Nonce), blob(o.Ciphertext))
 	if err != nil {
 		return 0, err
 	}

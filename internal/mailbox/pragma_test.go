@@ -21,7 +21,7 @@ func TestConnectionSettings(t *testing.T) {
 	}
 	defer box.Close()
 	d := box.(*disk)
-	conns := map[string]*sql.Conn{"writer": d.w.conn, "poller": d.poll.conn}
+	conns := map[string]*sql.Conn{"writer": d.w.conn.Raw(), "poller": d.poll.conn.Raw()}
 	if conns["reader"], err = d.readDB.Conn(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/claudemesh/claudemesh/internal/prepared"
 )
 
 // readers is the size of the read pool, beside the connection of the poller.
@@ -27,6 +29,7 @@ type disk struct {
 	w       *writer
 	writeDB *sql.DB
 	readDB  *sql.DB
+	reads   *prepared.Readers
 	hub     hub
 	poll    *poller
 
@@ -77,6 +80,7 @@ func (d *disk) open(ctx context.Context) (err error) {
 	if d.readDB, err = openPool(d.path, readerQuery, readers+1); err != nil {
 		return err
 	}
+	d.reads = prepared.NewReaders(d.readDB, readers)
 	if d.w, err = newWriter(ctx, d.writeDB); err != nil {
 		return translate(err)
 	}
@@ -135,7 +139,7 @@ func (d *disk) release() error {
 		errs = append(errs, d.poll.stop())
 	}
 	if d.readDB != nil {
-		errs = append(errs, d.readDB.Close())
+		errs = append(errs, d.reads.Close(), d.readDB.Close())
 	}
 	if d.w != nil {
 		errs = append(errs, d.w.close())
@@ -162,17 +166,17 @@ func (d *disk) write(ctx context.Context, do func(*tx) (changed bool, err error)
 	return nil
 }
 
-// read runs do on one snapshot.
+// read runs do on one snapshot. As in a write, the context counts while waiting
+// for a turn: to watch it costs more than most queries.
 func (d *disk) read(ctx context.Context, do func(*tx) error) error {
 	if d.isClosed() {
 		return ErrClosed
 	}
-	stx, err := d.readDB.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return translate(err)
+	err := d.reads.Snapshot(ctx, func(c *prepared.Conn) error {
+		return do(&tx{ctx: context.WithoutCancel(ctx), conn: c})
+	})
+	if errors.Is(err, prepared.ErrClosed) {
+		return ErrClosed
 	}
-	defer stx.Rollback() // nothing was written
-	// Prepared on the transaction's own connection: asking the pool for another
-	// one while holding this one would deadlock when all are held so.
-	return translate(do(&tx{ctx: ctx, prepare: func(q string) (*sql.Stmt, error) { return stx.PrepareContext(ctx, q) }}))
+	return translate(err)
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"sync"
 	"time"
+
+	"github.com/claudemesh/claudemesh/internal/prepared"
 )
 
 // pollEvery is how often other processes' commits are looked for.
@@ -54,7 +56,7 @@ func (h *hub) idle() bool {
 // poller hints at commits of other connections: those of other processes, and
 // once more those of this one. It rests while nobody watches.
 type poller struct {
-	conn   *sql.Conn
+	conn   *prepared.Conn
 	hub    *hub
 	last   int64 // data_version when it last looked
 	woken  chan struct{}
@@ -66,7 +68,7 @@ type poller struct {
 // connection that asks. The version is read at once, so that the first look
 // after a rest sees what was committed during it.
 func newPoller(ctx context.Context, db *sql.DB, h *hub) (*poller, error) {
-	conn, err := db.Conn(ctx)
+	conn, err := prepared.Open(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +84,7 @@ func newPoller(ctx context.Context, db *sql.DB, h *hub) (*poller, error) {
 }
 
 func (p *poller) version(ctx context.Context) (v int64, err error) {
-	err = p.conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&v)
+	err = p.conn.Row(ctx, "PRAGMA data_version", nil, &v)
 	return v, err
 }
 

@@ -3,25 +3,25 @@ package mailbox
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
+
+	"github.com/claudemesh/claudemesh/internal/prepared"
 )
 
 // writer owns this process's only connection that writes. Its turn is taken
 // with a context, for another writer may wait seconds for another process.
 type writer struct {
 	turn  chan struct{} // holds one value while the writer is free
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt // by query
-	fatal error                // an fsync failed: what the file holds is unknown
+	conn  *prepared.Conn
+	fatal error // an fsync failed: what the file holds is unknown
 }
 
 func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
-	conn, err := db.Conn(ctx)
+	conn, err := prepared.Open(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{turn: make(chan struct{}, 1), conn: conn, stmts: make(map[string]*sql.Stmt)}
+	w := &writer{turn: make(chan struct{}, 1), conn: conn}
 	w.turn <- struct{}{}
 	return w, nil
 }
@@ -30,12 +30,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 func (w *writer) close() error {
 	<-w.turn
 	defer close(w.turn)
-	var errs []error
-	for _, st := range w.stmts {
-		errs = append(errs, st.Close())
-	}
-	w.stmts = nil
-	return errors.Join(append(errs, w.conn.Close())...)
+	return w.conn.Close()
 }
 
 // run executes do between BEGIN IMMEDIATE and COMMIT. The context counts while
@@ -54,14 +49,14 @@ func (w *writer) run(ctx context.Context, do func(*tx) (bool, error)) (changed b
 	if w.fatal != nil {
 		return false, w.fatal
 	}
-	t := &tx{ctx: context.WithoutCancel(ctx), prepare: w.prepare}
+	t := &tx{ctx: context.WithoutCancel(ctx), conn: w.conn}
 	done := false
 	defer func() { // also when do panics
 		if !done {
-			_, _ = w.conn.ExecContext(t.ctx, "ROLLBACK")
+			_, _ = t.exec("ROLLBACK")
 		}
 	}()
-	if _, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if _, err := w.conn.Result(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return false, err
 	}
 	if changed, err = do(t); err != nil {
@@ -77,76 +72,34 @@ func (w *writer) run(ctx context.Context, do func(*tx) (bool, error)) (changed b
 	return changed, nil
 }
 
-func (w *writer) prepare(query string) (*sql.Stmt, error) {
-	if st, ok := w.stmts[query]; ok {
-		return st, nil
-	}
-	st, err := w.conn.PrepareContext(context.Background(), query)
-	if err != nil {
-		return nil, fmt.Errorf("prepare %q: %w", query, err)
-	}
-	w.stmts[query] = st
-	return st, nil
-}
-
-// tx runs statements, each prepared once, in a transaction that its maker ends.
+// tx is a transaction that its maker ends. Its context does not end.
 type tx struct {
-	ctx     context.Context
-	prepare func(query string) (*sql.Stmt, error)
+	ctx  context.Context
+	conn *prepared.Conn
 }
 
 // exec runs a statement and returns the number of rows it changed.
 func (t *tx) exec(query string, args ...any) (int64, error) {
-	res, err := t.result(query, args)
-	if err != nil {
-		return 0, err
-	}
-	return res.RowsAffected()
+	return t.conn.Exec(t.ctx, query, args...)
 }
 
 // insert runs a statement and returns the number of the row it made.
 func (t *tx) insert(query string, args ...any) (int64, error) {
-	res, err := t.result(query, args)
+	res, err := t.conn.Result(t.ctx, query, args...)
 	if err != nil {
 		return 0, err
 	}
 	return res.LastInsertId()
 }
 
-func (t *tx) result(query string, args []any) (sql.Result, error) {
-	st, err := t.prepare(query)
-	if err != nil {
-		return nil, err
-	}
-	return st.ExecContext(t.ctx, args...)
-}
-
 // get reads one row; sql.ErrNoRows if there is none.
 func (t *tx) get(query string, args []any, dest ...any) error {
-	st, err := t.prepare(query)
-	if err != nil {
-		return err
-	}
-	return st.QueryRowContext(t.ctx, args...).Scan(dest...)
+	return t.conn.Row(t.ctx, query, args, dest...)
 }
 
 // each calls scan for every row.
 func (t *tx) each(query string, args []any, scan func(*sql.Rows) error) error {
-	st, err := t.prepare(query)
-	if err != nil {
-		return err
-	}
-	rows, err := st.QueryContext(t.ctx, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return t.conn.Each(t.ctx, query, args, scan)
 }
 
 // fixed scans a blob into an array of exactly its length.
