@@ -64,20 +64,21 @@ func aside(t *testing.T) {
 	}
 }
 
-// binary is the broker, built once per run.
+// binary is our programs, built once per run.
 var binary struct {
 	once sync.Once
 	dir  string
 	err  error
 }
 
-func brokerBinary(t testing.TB) string {
+// program returns the file of one of our programs.
+func program(t testing.TB, name string) string {
 	t.Helper()
 	binary.once.Do(func() {
 		if binary.dir, binary.err = os.MkdirTemp("", "claudemesh-faults"); binary.err != nil {
 			return
 		}
-		cmd := exec.Command("go", "build", "-o", binary.dir, "github.com/claudemesh/claudemesh/cmd/claudemesh-broker")
+		cmd := exec.Command("go", "build", "-o", binary.dir, "github.com/claudemesh/claudemesh/cmd/claudemesh-broker", "github.com/claudemesh/claudemesh/cmd/claudemesh")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			binary.err = fmt.Errorf("%w: %s", err, out)
 		}
@@ -85,7 +86,7 @@ func brokerBinary(t testing.TB) string {
 	if binary.err != nil {
 		t.Fatal(binary.err)
 	}
-	return filepath.Join(binary.dir, "claudemesh-broker")
+	return filepath.Join(binary.dir, name)
 }
 
 // raised lifts the limits that a load of few members would meet.
@@ -131,7 +132,7 @@ func (p *process) start() {
 		listen = strings.TrimSuffix(strings.TrimPrefix(p.url, "ws://"), wire.PathWS)
 	}
 	args := append([]string{"--db", p.db, "--listen", listen, "--open", "--log-level", "warn"}, p.args...)
-	p.cmd = exec.Command(brokerBinary(p.t), args...)
+	p.cmd = exec.Command(program(p.t, "claudemesh-broker"), args...)
 	log, err := os.OpenFile(p.logs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		p.t.Fatal(err)
