@@ -46,6 +46,11 @@ EXAMPLE
 			&cli.IntFlag{Name: "size", Value: 400, Usage: "bytes of a message"},
 			&cli.IntFlag{Name: "rate", Value: 2000, Usage: "messages/s of mode open"},
 			&cli.DurationFlag{Name: "open-for", Value: 20 * time.Second, Usage: "how long mode open lasts"},
+			&cli.IntSliceFlag{Name: "backlog", Value: []int{1_000, 100_000}, Usage: "messages that wait for one peer in mode backlog, one run each"},
+			&cli.IntSliceFlag{Name: "idle", Value: []int{1_000, 9_000}, Usage: "silent sessions of mode idle, likewise"},
+			&cli.IntSliceFlag{Name: "fanout", Value: []int{10, 50, 200}, Usage: "recipients of a message in mode fanout, likewise"},
+			&cli.IntFlag{Name: "parked", Value: 1_000_000, Usage: "messages for sessions that are away, queued during mode parked"},
+			&cli.StringFlag{Name: "parked-in", Usage: "keep mode parked's database in `FILE`; what is parked there already is used again"},
 			&cli.StringFlag{Name: "seal", Value: "pre", Usage: "pre: envelopes are sealed before the clock starts; live: sealing and opening are measured too"},
 			&cli.StringFlag{Name: "inbox", Value: "memory", Usage: "memory or disk: where the load's peers keep their mailboxes"},
 			&cli.StringFlag{Name: "url", Usage: "load the broker at `URL` instead of one of its own"},
@@ -69,6 +74,10 @@ func runBench(ctx context.Context, c *cli.Command) error {
 	o := bench.Options{
 		Peers: c.Int("peers"), Messages: c.Int("messages"), Window: c.Int("window"), Size: c.Int("size"), Rate: c.Int("rate"),
 		OpenFor: c.Duration("open-for"), Live: c.String("seal") == "live", Progress: c.Root().ErrWriter,
+		Backlogs: c.IntSlice("backlog"), Idles: c.IntSlice("idle"), Fanouts: c.IntSlice("fanout"), Parked: c.Int("parked"),
+	}
+	if slices.Min(slices.Concat(o.Backlogs, o.Idles, o.Fanouts, []int{o.Parked})) < 1 || slices.Max(append(o.Fanouts, 0)) > wire.MaxWraps {
+		return fmt.Errorf("--backlog, --idle, --fanout and --parked are above zero, --fanout at most %d; %w", wire.MaxWraps, errUsage)
 	}
 	if o.Peers < 2 || o.Messages < 1 || o.Window < 1 || o.Size < 1 || o.Size > wire.MaxBodyBytes || o.Rate < 1 {
 		return fmt.Errorf("bench needs two peers or more, a message, a window, a rate, and a size of at most %d; %w", wire.MaxBodyBytes, errUsage)
@@ -95,6 +104,9 @@ func runBench(ctx context.Context, c *cli.Command) error {
 // benchOnce runs one mode, on a fresh broker unless --url names one.
 func benchOnce(ctx context.Context, c *cli.Command, o bench.Options, mode, dir string) ([]bench.Result, error) {
 	if url := c.String("url"); url != "" {
+		if mode == "parked" {
+			return nil, fmt.Errorf("mode parked fills the database of a broker of its own, without --url; %w", errUsage)
+		}
 		inv, err := client.LookUp(ctx, c.String("link"), true)
 		if err != nil {
 			return nil, err
@@ -105,7 +117,16 @@ func benchOnce(ctx context.Context, c *cli.Command, o bench.Options, mode, dir s
 		o.Membership.Broker = url
 		return bench.Run(ctx, mode, o)
 	}
-	b, url, err := startBroker(ctx, filepath.Join(dir, mode+".db"))
+	db := filepath.Join(dir, mode+".db")
+	if mode == "parked" {
+		if kept := c.String("parked-in"); kept != "" {
+			db = kept
+		}
+		if err := bench.Park(ctx, db, o.Parked, o.Size, o.Progress); err != nil {
+			return nil, err
+		}
+	}
+	b, url, err := startBroker(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +135,7 @@ func benchOnce(ctx context.Context, c *cli.Command, o bench.Options, mode, dir s
 		return nil, err
 	}
 	base := strings.TrimSuffix(strings.Replace(url, "ws", "http", 1), wire.PathWS)
-	o.Broker = bench.Process{PID: b.Process.Pid, Metrics: base + "/metrics"}
+	o.Broker = bench.Process{PID: b.Process.Pid, Metrics: base + "/metrics", DB: db}
 	return bench.Run(ctx, mode, o)
 }
 
@@ -165,7 +186,7 @@ func printBench(c *cli.Command, results []bench.Result) error {
 	}
 	for _, r := range results {
 		for _, f := range r.Extra {
-			fmt.Fprintf(out, "%s: %s %.1f %s\n", r.Mode, f.Name, f.Value, f.Unit)
+			fmt.Fprintf(out, "%s: %s %.2f %s\n", r.Mode, f.Name, f.Value, f.Unit)
 		}
 	}
 	_, err := fmt.Fprintf(out, "limits: %s\n", strings.Join(benchLimits, " "))

@@ -28,6 +28,10 @@ type Options struct {
 	Size       int               // bytes of a body
 	Rate       int               // messages/s of mode open
 	OpenFor    time.Duration     // how long mode open lasts
+	Backlogs   []int             // messages that wait in mode backlog, one run each
+	Idles      []int             // sessions of mode idle, likewise
+	Fanouts    []int             // recipients of mode fanout, likewise
+	Parked     int               // messages for others that wait during mode parked; see Park
 	Live       bool              // seal and open within the measured time
 	Disk       string            // "": mailboxes in memory; else the directory of their files
 	Broker     Process           // the broker, where it can be seen
@@ -65,7 +69,7 @@ type Figure struct {
 }
 
 // Modes are the loads by name, in the order of "all".
-var Modes = []string{"pingpong", "serial", "storm", "open", "backlog", "idle", "fanout"}
+var Modes = []string{"pingpong", "serial", "storm", "open", "backlog", "idle", "fanout", "parked"}
 
 // Run makes one load.
 func Run(ctx context.Context, mode string, o Options) ([]Result, error) {
@@ -88,13 +92,27 @@ func Run(ctx context.Context, mode string, o Options) ([]Result, error) {
 	case "open":
 		return one(b.open(ctx))
 	case "backlog":
-		return b.backlogs(ctx)
+		return each(o.Backlogs, func(n int) (Result, error) { return b.backlog(ctx, n) })
 	case "idle":
-		return b.idles(ctx)
+		return each(o.Idles, func(n int) (Result, error) { return b.idle(ctx, n) })
 	case "fanout":
-		return b.fanouts(ctx)
+		return each(o.Fanouts, func(n int) (Result, error) { return b.fanout(ctx, n) })
+	case "parked":
+		return one(b.storm(ctx, fmt.Sprintf("parked %d", o.Parked)))
 	}
 	return nil, fmt.Errorf("unknown mode %q: one of %v", mode, Modes)
+}
+
+// each makes one load in several sizes.
+func each(sizes []int, load func(n int) (Result, error)) (out []Result, err error) {
+	for _, n := range sizes {
+		r, err := load(n)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 // bencher is one run.
@@ -106,6 +124,8 @@ type bencher struct {
 	got   []atomic.Int64
 	left  atomic.Int64 // deliveries to wait for
 	done  chan struct{}
+
+	scrapes float64 // looks at the broker's metrics so far
 }
 
 // peer is one session under load.

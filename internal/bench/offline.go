@@ -10,22 +10,22 @@ import (
 	"github.com/claudemesh/claudemesh/internal/trust"
 )
 
-// backlogs measures the drain of a small and a large queue of one offline peer.
-func (b *bencher) backlogs(ctx context.Context) ([]Result, error) {
-	var out []Result
-	for _, n := range []int{1_000, 100_000} {
-		r, err := b.backlog(ctx, n)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, r)
-	}
-	return out, nil
-}
+// Names of figures that the goals ask for.
+const (
+	FirstAfterHello = "first message after hello"
+	DrainRise       = "memory rise during the drain"
+	BaseRSS         = "resident memory before the first connection"
+	PerConnection   = "resident memory per connection"
+	StoredRatio     = "stored, of one body and the wraps"
+	CommitsEach     = "commits per message, one at a time"
+)
+
+func mebi(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 // backlog queues n messages for a peer that is away, then lets it come back.
 func (b *bencher) backlog(ctx context.Context, n int) (Result, error) {
 	const senders = 10
+	n = max(n/senders, 1) * senders
 	b.say("backlog: %d messages for one offline peer", n)
 	seed := client.Secret(trust.NewSecretKey().Seed())
 	sleeper := func(_ int, _ *peer, o *client.Options) { o.SessionSeed, o.Card.Label = seed, "sleeper" }
@@ -51,33 +51,41 @@ func (b *bencher) backlog(ctx context.Context, n int) (Result, error) {
 		return Result{}, fmt.Errorf("backlog: the queue does not fill: %w", err)
 	}
 	full := b.sample()
-	var first atomic.Int64
-	var began time.Time
+	most := b.watchRSS()
+	var first, last atomic.Int64
+	var began, online time.Time
 	r, err := b.measured(fmt.Sprintf("backlog %d", n), n, func() error {
 		began = time.Now()
 		back, err := b.dial(ctx, 1, func(i int, p *peer, o *client.Options) {
 			sleeper(i, p, o)
 			o.Unopened = func(f *client.Push) error {
-				first.CompareAndSwap(0, time.Now().UnixNano())
+				now := time.Now().UnixNano()
+				first.CompareAndSwap(0, now)
 				b.noteGot(f.ID)
+				last.Store(now)
 				return nil
 			}
 		})
+		online = time.Now()
 		if err != nil {
 			return err
 		}
 		defer hangUp(back)
 		return b.wait(ctx)
 	})
+	peak := most()
 	if err != nil {
 		return r, err
 	}
 	r.Peers = 1
-	r.DeliveredPerSecond = float64(n) / r.Seconds
+	r.DeliveredPerSecond = perSecond(n, last.Load()-began.UnixNano())
+	since := func(at time.Time) float64 { return max(0, float64(first.Load()-at.UnixNano())) / 1e6 }
 	r.Extra = append(r.Extra,
-		Figure{"first message after dialling", float64(first.Load()-began.UnixNano()) / 1e6, "ms"},
-		Figure{"resident memory when full", float64(full.rss) / (1 << 20), "MiB"},
-		Figure{"resident memory after the drain", float64(b.sample().rss) / (1 << 20), "MiB"})
+		Figure{"first message after dialling", since(began), "ms"},
+		Figure{FirstAfterHello, since(online), "ms"},
+		Figure{"resident memory when full", mebi(full.rss), "MiB"},
+		Figure{DrainRise, mebi(max(0, peak-full.rss)), "MiB"},
+		Figure{"resident memory after the drain", mebi(b.sample().rss), "MiB"})
 	return r, nil
 }
 
@@ -107,19 +115,7 @@ func (b *bencher) until(ctx context.Context, ok func() bool) error {
 	return fmt.Errorf("not within ten minutes")
 }
 
-// idles measures what connected, silent peers cost.
-func (b *bencher) idles(ctx context.Context) ([]Result, error) {
-	var out []Result
-	for _, n := range []int{1_000, 10_000} {
-		r, err := b.idle(ctx, n)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, r)
-	}
-	return out, nil
-}
-
+// idle measures what connected, silent peers cost.
 func (b *bencher) idle(ctx context.Context, n int) (Result, error) {
 	b.say("idle: %d peers", n)
 	before := b.sample()
@@ -141,69 +137,8 @@ func (b *bencher) idle(ctx context.Context, n int) (Result, error) {
 	after := b.sample()
 	r.Peers = n
 	r.Extra = append(r.Extra,
-		Figure{"resident memory per connection", float64(after.rss-before.rss) / float64(n) / 1024, "KiB"},
+		Figure{BaseRSS, mebi(before.rss), "MiB"},
+		Figure{PerConnection, float64(after.rss-before.rss) / float64(n) / 1024, "KiB"},
 		Figure{"CPU of a round of pings, per connection", float64((after.cpu - before.cpu).Microseconds()) / float64(n), "us, connecting included"})
-	return r, err
-}
-
-// fanouts measures groups.
-func (b *bencher) fanouts(ctx context.Context) ([]Result, error) {
-	var out []Result
-	for _, n := range []int{10, 50, 200} {
-		r, err := b.fanout(ctx, n)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, r)
-	}
-	return out, nil
-}
-
-// fanout sends from one peer to a group of n others; a message counts when its
-// last recipient has it.
-func (b *bencher) fanout(ctx context.Context, n int) (Result, error) {
-	messages := max(b.Messages/3, 20)
-	b.say("fanout: %d messages to a group of %d", messages, n)
-	group := fmt.Sprintf("g%d", n)
-	var got, bytes atomic.Int64
-	all := make(chan struct{})
-	peers, err := b.dial(ctx, n+1, func(i int, _ *peer, o *client.Options) {
-		if i == 0 {
-			return
-		}
-		o.Card.Groups = []client.Group{{Name: group}}
-		o.Unopened = func(f *client.Push) error {
-			bytes.Add(int64(len(f.Nonce) + len(f.Ciphertext) + len(f.Wrap)))
-			if got.Add(1) == int64(n*messages) {
-				close(all)
-			}
-			return nil
-		}
-	})
-	if err != nil {
-		return Result{}, err
-	}
-	defer hangUp(peers)
-	if err := b.seal(ctx, peers[:1], messages, func(int, int) string { return "@" + group }); err != nil {
-		return Result{}, err
-	}
-	r, err := b.measured(fmt.Sprintf("fanout %d", n), messages, func() error {
-		b.release(peers[0], b.Window)
-		select {
-		case <-all:
-			return nil
-		case <-time.After(2 * time.Minute):
-			return fmt.Errorf("stalled at %d of %d deliveries", got.Load(), n*messages)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
-	r.Peers = n + 1
-	b.rates(&r)
-	if r.Seconds > 0 {
-		r.DeliveredPerSecond = float64(got.Load()) / r.Seconds
-	}
-	r.LatencyMs = Quantiles{}
-	r.Extra = append(r.Extra, Figure{"bytes delivered per message", float64(bytes.Load()) / float64(messages), "bytes"})
 	return r, err
 }

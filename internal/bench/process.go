@@ -17,11 +17,13 @@ import (
 type Process struct {
 	PID     int    // 0: not on this machine
 	Metrics string // URL of its metrics; "": none
+	DB      string // its database; "": not on this machine
 }
 
 type sample struct {
 	cpu          time.Duration
 	rss, peak    int64
+	written      int64 // bytes to disk
 	commits, ops float64
 }
 
@@ -39,7 +41,10 @@ func (b *bencher) sample() (s sample) {
 			}
 		}
 		if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.Broker.PID)); err == nil {
-			s.rss, s.peak = field(raw, "VmRSS:"), field(raw, "VmHWM:")
+			s.rss, s.peak = field(raw, "VmRSS:")*1024, field(raw, "VmHWM:")*1024
+		}
+		if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", b.Broker.PID)); err == nil {
+			s.written = field(raw, "write_bytes:")
 		}
 	}
 	if b.Broker.Metrics != "" {
@@ -56,17 +61,42 @@ func number(s string) int64 {
 	return n
 }
 
-// field returns a size of /proc/PID/status in bytes.
-func field(status []byte, name string) int64 {
-	for line := range strings.Lines(string(status)) {
+// field returns a number of /proc/PID/status or io.
+func field(raw []byte, name string) int64 {
+	for line := range strings.Lines(string(raw)) {
 		if rest, ok := strings.CutPrefix(line, name); ok {
-			return number(strings.Fields(rest)[0]) * 1024
+			return number(strings.Fields(rest)[0])
 		}
 	}
 	return 0
 }
 
+// watchRSS follows the broker's memory until the function that it returns is
+// called, which returns the most that was seen.
+func (b *bencher) watchRSS() (most func() int64) {
+	stop, seen := make(chan struct{}), make(chan int64)
+	go func() {
+		t := time.NewTicker(10 * time.Millisecond)
+		defer t.Stop()
+		for peak := int64(0); ; {
+			if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.Broker.PID)); err == nil && b.Broker.PID > 0 {
+				peak = max(peak, field(raw, "VmRSS:")*1024)
+			}
+			select {
+			case <-t.C:
+			case <-stop:
+				seen <- peak
+				return
+			}
+		}
+	}()
+	return func() int64 { close(stop); return <-seen }
+}
+
+// scrape reads the counters of the store, less what reading them added: to know
+// that the writer lives, the broker commits nothing at each look.
 func (b *bencher) scrape() (commits, ops float64) {
+	b.scrapes++
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.Broker.Metrics, nil)
@@ -90,5 +120,5 @@ func (b *bencher) scrape() (commits, ops float64) {
 			ops = v
 		}
 	}
-	return commits, ops
+	return commits - b.scrapes, ops - b.scrapes
 }
