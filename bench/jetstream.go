@@ -21,6 +21,7 @@ const natsEnv = "CLAUDEMESH_BENCH_NATS"
 type natsConfig struct {
 	Dir    string `json:"dir"`
 	Always bool   `json:"always"` // sync_interval: always
+	Port   int    `json:"port"`   // for clients without WebSocket
 }
 
 // serveNATS is the NATS server: JetStream on files, WebSocket on a free port of
@@ -32,7 +33,7 @@ func serveNATS(raw string) error {
 		return err
 	}
 	s, err := server.NewServer(&server.Options{
-		ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
+		ServerName: "bench", Host: "127.0.0.1", Port: c.Port, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: c.Dir, SyncAlways: c.Always,
 		Websocket: server.WebsocketOpts{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoTLS: true},
 	})
@@ -55,6 +56,7 @@ func serveNATS(raw string) error {
 type jetStream struct {
 	always bool
 	proc   *process
+	told   lines // its URL
 	url    string
 	stream jetstream.Stream
 	admin  *nats.Conn
@@ -69,21 +71,32 @@ func (j *jetStream) stop() {
 	j.proc.stop()
 }
 
-func (j *jetStream) start(ctx context.Context, dir string) error {
+func (j *jetStream) boot(ctx context.Context, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	config, err := json.Marshal(natsConfig{Dir: dir, Always: j.always})
+	port, err := freePort()
 	if err != nil {
 		return err
 	}
-	url := make(lines, 1)
-	if j.proc, err = launch(ctx, url, []string{natsEnv + "=" + string(config)}, self); err != nil {
+	config, err := json.Marshal(natsConfig{Dir: dir, Always: j.always, Port: port})
+	if err != nil {
+		return err
+	}
+	j.told = make(lines, 1)
+	if j.proc, err = launch(ctx, j.told, []string{natsEnv + "=" + string(config)}, self); err != nil {
+		return err
+	}
+	return j.proc.listening(ctx, fmt.Sprintf("127.0.0.1:%d", port))
+}
+
+func (j *jetStream) start(ctx context.Context, dir string) (err error) {
+	if err := j.boot(ctx, dir); err != nil {
 		return err
 	}
 	select {
-	case j.url = <-url:
+	case j.url = <-j.told:
 	case <-j.proc.ended:
 		return fmt.Errorf("nats-server ended: %s", &j.proc.output)
 	case <-ctx.Done():

@@ -21,10 +21,16 @@ type options struct {
 	rate      int           // messages/s of mode open
 	openFor   time.Duration // how long mode open lasts
 	pingpongs int           // rounds of mode pingpong
+	backlog   int           // messages that wait in mode backlog
+	idle      int           // silent sessions of mode idle
+	parked    int           // messages for others that wait in mode parked-many
 }
 
-// modes are the loads, in the order in which they run.
-var modes = []string{"pingpong", "serial", "storm", "open"}
+// roundModes are the loads of a round, in the order in which they run.
+var roundModes = []string{"pingpong", "serial", "storm", "open", "backlog"}
+
+// senders fill the queue of mode backlog.
+const senders = 10
 
 // quantiles are latencies in milliseconds.
 type quantiles struct {
@@ -45,6 +51,14 @@ type result struct {
 	AckLatencyMs       quantiles `json:"ackLatencyMs"` // send to the server's acknowledgement
 	BrokerCPUMicros    float64   `json:"brokerCpuMicrosPerMessage"`
 	BrokerPeakRSS      int64     `json:"brokerPeakRssBytes"`
+	Extra              []extra   `json:"extra,omitempty"`
+}
+
+// extra is one more figure of a mode.
+type extra struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
 }
 
 // idBytes is the unique id that each payload starts with: the run, then the
@@ -53,25 +67,28 @@ const idBytes = 16
 
 // load is one mode on one target.
 type load struct {
-	o        options
-	mode     string
-	run      uint64
-	clients  []client
-	payloads [][]byte // peer i's k-th is at i*messages+k
-	to       []int
-	sent     []atomic.Int64 // ns since the epoch, by place
-	acked    []atomic.Int64
-	got      []atomic.Int64
-	next     []atomic.Int64 // of each peer, its next k
-	left     atomic.Int64   // deliveries to wait for
-	done     chan struct{}
-	pong     chan struct{}
-	failed   chan error
+	o         options
+	mode      string
+	run       uint64
+	addresses int // peers that exist; those of o send
+	clients   []client
+	payloads  [][]byte // peer i's k-th is at i*messages+k
+	to        []int
+	sent      []atomic.Int64 // ns since the epoch, by place
+	acked     []atomic.Int64
+	got       []atomic.Int64
+	next      []atomic.Int64 // of each peer, its next k
+	left      atomic.Int64   // deliveries to wait for
+	done      chan struct{}
+	unacked   atomic.Int64  // acknowledgements to wait for
+	taken     chan struct{} // closed with the last of them
+	pong      chan struct{}
+	failed    chan error
 }
 
 // measure starts a target, loads it in one mode and stops it.
 func measure(ctx context.Context, t target, mode string, o options) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "claudemesh-bench")
 	if err != nil {
@@ -84,6 +101,9 @@ func measure(ctx context.Context, t target, mode string, o options) (result, err
 	}
 	l := newLoad(mode, o)
 	defer l.hangUp()
+	if mode == "backlog" {
+		return l.backlog(ctx, t)
+	}
 	if err := l.dial(ctx, t); err != nil {
 		return result{}, fmt.Errorf("dial: %w", err)
 	}
@@ -113,24 +133,34 @@ func newLoad(mode string, o options) *load {
 		o.window = 1
 	case "open":
 		o.messages = int(float64(o.rate)*o.openFor.Seconds()) / o.peers
+	case "backlog":
+		o.peers, o.messages = senders, max(o.backlog/senders, 1)
+	}
+	addresses := o.peers
+	if mode == "backlog" {
+		addresses++ // the last is the one that is away
 	}
 	total := o.peers * o.messages
 	l := &load{
-		o: o, mode: mode, run: rand.Uint64(), clients: make([]client, o.peers), payloads: make([][]byte, total), to: make([]int, total),
+		o: o, mode: mode, run: rand.Uint64(), addresses: addresses, clients: make([]client, addresses), payloads: make([][]byte, total), to: make([]int, total),
 		sent: make([]atomic.Int64, total), acked: make([]atomic.Int64, total), got: make([]atomic.Int64, total),
-		next: make([]atomic.Int64, o.peers), done: make(chan struct{}), pong: make(chan struct{}, 1), failed: make(chan error, 1),
+		next: make([]atomic.Int64, o.peers), done: make(chan struct{}), taken: make(chan struct{}), pong: make(chan struct{}, 1), failed: make(chan error, 1),
 	}
 	l.left.Store(int64(total))
+	l.unacked.Store(int64(total))
 	for n := range total {
 		p := slices.Repeat([]byte("x"), o.size)
 		binary.BigEndian.PutUint64(p, l.run)
 		binary.BigEndian.PutUint64(p[8:], uint64(n))
 		l.payloads[n], l.to[n] = p, (n/o.messages+1+rand.IntN(o.peers-1))%o.peers
+		if mode == "backlog" {
+			l.to[n] = senders
+		}
 	}
 	return l
 }
 
-// dial connects the peers, a few at a time.
+// dial connects the peers that send, a few at a time.
 func (l *load) dial(ctx context.Context, t target) error {
 	errs := make([]error, l.o.peers)
 	var wg sync.WaitGroup
@@ -140,7 +170,7 @@ func (l *load) dial(ctx context.Context, t target) error {
 		wg.Go(func() {
 			defer func() { <-gate }()
 			h := handlers{func(p []byte) { l.noteAck(i, p) }, func(p []byte) { l.noteGot(i, p) }, l.fail}
-			if c, err := t.dial(ctx, i, l.o.peers, h); err != nil {
+			if c, err := t.dial(ctx, i, l.addresses, h); err != nil {
 				errs[i] = err
 			} else {
 				l.clients[i] = c
@@ -184,7 +214,13 @@ func (l *load) place(p []byte) int {
 // noteAck notes the server's word and, under load, lets the next message go.
 func (l *load) noteAck(i int, p []byte) {
 	n := l.place(p)
-	if n >= 0 && l.acked[n].CompareAndSwap(0, time.Now().UnixNano()) && (l.mode == "storm" || l.mode == "serial") {
+	if n < 0 || !l.acked[n].CompareAndSwap(0, time.Now().UnixNano()) {
+		return
+	}
+	if l.unacked.Add(-1) == 0 {
+		close(l.taken)
+	}
+	if l.mode == "storm" || l.mode == "serial" || l.mode == "backlog" {
 		l.release(i)
 	}
 }

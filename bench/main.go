@@ -39,7 +39,9 @@ func exit(err error) {
 type settings struct {
 	options
 	rounds int
-	only   []string
+	starts int
+	only   []string // contenders; nil: all
+	goals  []string // likewise
 	json   bool
 	root   string
 }
@@ -56,25 +58,51 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.IntVar(&s.size, "size", 400, "bytes of a message")
 	f.IntVar(&s.rate, "rate", 2000, "messages/s of open")
 	f.DurationVar(&s.openFor, "open-for", 5*time.Second, "how long open lasts")
-	f.StringVar(&only, "only", "", "contenders, with commas: "+strings.Join(names(contenders(&ours{})), ", "))
+	f.IntVar(&s.backlog, "backlog", 100_000, "messages that wait for one peer, in backlog")
+	f.IntVar(&s.idle, "idle", 9_000, "silent sessions of idle; two processes with that many open files each")
+	f.IntVar(&s.parked, "parked", 1_000_000, "messages that wait for others, in parked-many and start-parked")
+	f.IntVar(&s.starts, "starts", 7, "starts of each server")
+	f.StringVar(&only, "only", "", "with commas, goals: "+strings.Join(goals(), ", ")+"; and contenders: "+strings.Join(names(contenders(&ours{})), ", "))
 	f.BoolVar(&s.json, "json", false, "print one JSON object")
 	f.StringVar(&s.root, "root", "..", "the claudemesh repository")
 	if err := f.Parse(args); err != nil {
 		return s, err
 	}
 	s.pingpongs = max(s.messages, 1000)
-	if s.rounds < 1 || s.peers < 2 || s.messages < 1 || s.window < 1 || s.window > 1000 || s.size < idBytes || s.rate < 1 || s.openFor <= 0 || f.NArg() > 0 {
-		return s, fmt.Errorf("wanted: a round, two peers, a message, a window of at most 1000, a size of at least %d, a rate, and no arguments", idBytes)
+	if s.rounds < 1 || s.peers < 2 || s.messages < 1 || s.window < 1 || s.window > 1000 || s.size < idBytes || s.rate < 1 ||
+		s.backlog < senders || s.idle < 1 || s.parked < 1 || s.starts < 1 || s.openFor <= 0 || f.NArg() > 0 {
+		return s, fmt.Errorf("wanted: a round, two peers, a message, a window of at most 1000, a size of at least %d, a rate, a backlog of at least %d, something idle and parked, a start, and no arguments", idBytes, senders)
 	}
-	if only != "" {
-		s.only = strings.Split(only, ",")
+	if only == "" {
+		return s, nil
 	}
-	for _, n := range s.only {
-		if !slices.Contains(names(contenders(&ours{})), n) {
+	for n := range strings.SplitSeq(only, ",") {
+		switch {
+		case slices.Contains(goals(), n):
+			s.goals = append(s.goals, n)
+		case slices.Contains(names(contenders(&ours{})), n):
+			s.only = append(s.only, n)
+		default:
 			return s, fmt.Errorf("--only: there is no %q", n)
 		}
 	}
 	return s, nil
+}
+
+// wants reports whether a mode is needed for what was asked for.
+func (s settings) wants(mode string) bool {
+	return s.goals == nil || slices.ContainsFunc(gates, func(g gate) bool {
+		return slices.Contains(s.goals, g.id) && (g.mode == mode || g.than == mode)
+	})
+}
+
+func goals() (out []string) {
+	for _, g := range gates {
+		if !slices.Contains(out, g.id) {
+			out = append(out, g.id)
+		}
+	}
+	return out
 }
 
 func names(cs []contender) (out []string) {
@@ -115,7 +143,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 	began := time.Now()
-	err = rounds(ctx, cs, s, rep, stderr)
+	err = errors.Join(rounds(ctx, cs, s, rep, stderr), singles(ctx, cs, own, s, rep, stderr))
 	rep.Seconds = time.Since(began).Seconds()
 	rep.conclude()
 	if s.json {
@@ -131,10 +159,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 func rounds(ctx context.Context, cs []contender, s settings, rep *report, stderr io.Writer) error {
 	var failed []error
 	for round := range s.rounds {
-		for _, mode := range modes {
+		for _, mode := range roundModes {
 			for k := range cs {
 				c := cs[(round+k)%len(cs)]
-				if !c.does(mode) {
+				if !c.does(mode) || !s.wants(mode) {
 					continue
 				}
 				fmt.Fprintf(stderr, "round %d of %d, %s: %s", round+1, s.rounds, mode, c.name)

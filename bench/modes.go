@@ -16,14 +16,19 @@ func (l *load) drive(ctx context.Context) ([]float64, error) {
 	case "open":
 		return nil, l.open(ctx)
 	}
-	for i := range l.clients {
+	l.storm()
+	return nil, l.wait(ctx)
+}
+
+// storm lets every peer send; each acknowledgement lets the next message go.
+func (l *load) storm() {
+	for i := range l.o.peers {
 		go func() {
 			for range l.o.window {
 				l.release(i)
 			}
 		}()
 	}
-	return nil, l.wait(ctx)
 }
 
 // pingpong: two peers, one message at a time, two hops a round.

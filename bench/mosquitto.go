@@ -38,7 +38,9 @@ log_type error
 func (m *mosquitto) pid() int { return m.proc.pid() }
 func (m *mosquitto) stop()    { m.proc.stop() }
 
-func (m *mosquitto) start(ctx context.Context, dir string) error {
+func (m *mosquitto) start(ctx context.Context, dir string) error { return m.boot(ctx, dir) }
+
+func (m *mosquitto) boot(ctx context.Context, dir string) error {
 	mqtt.ERROR = log.New(io.Discard, "", 0) // failures reach us as errors
 	bin, err := lookUp("mosquitto")
 	if err != nil {
@@ -82,13 +84,15 @@ func (m *mosquitto) dial(ctx context.Context, i, n int, h handlers) (client, err
 	for k := range n {
 		p.topics = append(p.topics, fmt.Sprintf("mesh/%d", k))
 	}
+	got := func(_ mqtt.Client, msg mqtt.Message) { h.got(msg.Payload()) }
 	p.c = mqtt.NewClient(mqtt.NewClientOptions().AddBroker(m.url).SetClientID(fmt.Sprintf("peer%d", i)).
 		SetCleanSession(false).SetAutoReconnect(false).SetConnectTimeout(10 * time.Second).
+		SetDefaultPublishHandler(got). // of a session that comes back, before it has subscribed again
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { h.fail(err) }))
 	if err := settle(ctx, p.c.Connect()); err != nil {
 		return nil, err
 	}
-	err := settle(ctx, p.c.Subscribe(p.topics[i], 1, func(_ mqtt.Client, msg mqtt.Message) { h.got(msg.Payload()) }))
+	err := settle(ctx, p.c.Subscribe(p.topics[i], 1, got))
 	if err != nil {
 		p.c.Disconnect(0)
 		return nil, err

@@ -89,9 +89,9 @@ func (p *process) pid() int {
 
 // listening waits until a server accepts connections.
 func (p *process) listening(ctx context.Context, addr string) error {
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(500 * time.Microsecond)
 	defer tick.Stop()
-	for range 2000 {
+	for range 40_000 {
 		var d net.Dialer
 		if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
 			return c.Close()
@@ -137,8 +137,8 @@ func absent(name string) func() string {
 
 // usage is what a process has used.
 type usage struct {
-	cpu  time.Duration
-	peak int64 // resident bytes
+	cpu       time.Duration
+	rss, peak int64 // resident bytes
 }
 
 // clockTick is the unit of CPU times in /proc: 1/100 s on every Linux.
@@ -154,12 +154,35 @@ func used(pid int) (u usage) {
 	}
 	if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
 		for line := range strings.Lines(string(raw)) {
+			if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+				u.rss = number(strings.Fields(rest)[0]) * 1024
+			}
 			if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
 				u.peak = number(strings.Fields(rest)[0]) * 1024
 			}
 		}
 	}
 	return u
+}
+
+// watchRSS follows a process's memory until the function that it returns is
+// called, which returns the most that was seen.
+func watchRSS(pid int) (most func() int64) {
+	stop, seen := make(chan struct{}), make(chan int64)
+	go func() {
+		t := time.NewTicker(10 * time.Millisecond)
+		defer t.Stop()
+		for peak := int64(0); ; {
+			peak = max(peak, used(pid).rss)
+			select {
+			case <-t.C:
+			case <-stop:
+				seen <- peak
+				return
+			}
+		}
+	}()
+	return func() int64 { close(stop); return <-seen }
 }
 
 func number(s string) int64 {

@@ -22,7 +22,9 @@ type redisServer struct {
 func (r *redisServer) pid() int { return r.proc.pid() }
 func (r *redisServer) stop()    { r.proc.stop() }
 
-func (r *redisServer) start(ctx context.Context, dir string) error {
+func (r *redisServer) start(ctx context.Context, dir string) error { return r.boot(ctx, dir) }
+
+func (r *redisServer) boot(ctx context.Context, dir string) error {
 	bin, err := lookUp("redis-server")
 	if err != nil {
 		return err
@@ -72,7 +74,8 @@ func (r *redisServer) dial(ctx context.Context, i, n int, h handlers) (client, e
 		Addr: r.addr, PoolSize: 2, MaxRetries: -1, ReadTimeout: 30 * time.Second, DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
-	if err := p.c.XGroupCreateMkStream(ctx, p.streams[i], redisGroup, "0").Err(); err != nil {
+	err := p.c.XGroupCreateMkStream(ctx, p.streams[i], redisGroup, "0").Err()
+	if err != nil && !redis.HasErrorPrefix(err, "BUSYGROUP") { // it was here before
 		_ = p.c.Close()
 		return nil, err
 	}

@@ -23,6 +23,8 @@ type report struct {
 	Medians  []row                           `json:"medians"`
 	Ratios   []ratio                         `json:"ratios"`
 	Runs     map[string]map[string][]*result `json:"runs"` // contender, mode, round; null: not run
+
+	goals []string // that were asked for; nil: all
 }
 
 // row is the medians of one contender in one mode.
@@ -35,8 +37,9 @@ func newReport(s settings) *report {
 	r := &report{
 		CPUs: runtime.NumCPU(), Rounds: s.rounds, Versions: map[string]string{"go": runtime.Version()},
 		Load: map[string]any{"peers": s.peers, "messages": s.messages, "window": s.window, "size": s.size, "rate": s.rate,
-			"openForSeconds": s.openFor.Seconds(), "pingpongs": s.pingpongs},
-		Promises: map[string]string{}, Skipped: map[string]string{}, Runs: map[string]map[string][]*result{},
+			"openForSeconds": s.openFor.Seconds(), "pingpongs": s.pingpongs, "backlog": s.backlog,
+			"idle": s.idle, "parked": s.parked, "starts": s.starts},
+		goals: s.goals, Promises: map[string]string{}, Skipped: map[string]string{}, Runs: map[string]map[string][]*result{},
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
@@ -52,15 +55,15 @@ func (r *report) add(name, mode string, round int, res result) {
 	if r.Runs[name] == nil {
 		r.Runs[name] = map[string][]*result{}
 	}
-	if r.Runs[name][mode] == nil {
-		r.Runs[name][mode] = make([]*result, r.Rounds)
+	for len(r.Runs[name][mode]) <= round {
+		r.Runs[name][mode] = append(r.Runs[name][mode], nil)
 	}
 	r.Runs[name][mode][round] = &res
 }
 
 // conclude takes the medians and judges.
 func (r *report) conclude() {
-	for _, mode := range modes {
+	for _, mode := range allModes() {
 		for _, name := range names(contenders(&ours{})) {
 			rs := r.Runs[name][mode]
 			i := slices.IndexFunc(rs, func(x *result) bool { return x != nil })
@@ -74,13 +77,30 @@ func (r *report) conclude() {
 				LatencyMs: quantiles{m(p50), m(p95), m(p99)},
 				AckLatencyMs: quantiles{m(func(x result) float64 { return x.AckLatencyMs.P50 }),
 					m(func(x result) float64 { return x.AckLatencyMs.P95 }), m(func(x result) float64 { return x.AckLatencyMs.P99 })},
-				BrokerCPUMicros: m(cpu), BrokerPeakRSS: int64(m(func(x result) float64 { return float64(x.BrokerPeakRSS) })),
+				BrokerCPUMicros: m(cpu), BrokerPeakRSS: int64(m(func(x result) float64 { return float64(x.BrokerPeakRSS) })), Extra: extras(rs),
 			}})
 		}
 	}
 	for _, g := range gates {
-		r.Ratios = append(r.Ratios, g.judge(r.Runs))
+		if r.goals == nil || slices.Contains(r.goals, g.id) {
+			r.Ratios = append(r.Ratios, g.judge(r.Runs))
+		}
 	}
+}
+
+// extras are the medians of the other figures.
+func extras(rs []*result) (out []extra) {
+	for _, r := range rs {
+		if r == nil {
+			continue
+		}
+		for _, x := range r.Extra {
+			if !slices.ContainsFunc(out, func(o extra) bool { return o.Name == x.Name }) {
+				out = append(out, extra{x.Name, median(rs, more(x.Name)), x.Unit})
+			}
+		}
+	}
+	return out
 }
 
 func (r *report) writeJSON(w io.Writer) error {
@@ -101,7 +121,16 @@ func (r *report) write(out io.Writer) error {
 			m.AcceptedPerSecond, m.DeliveredPerSecond, m.LatencyMs.P50, m.LatencyMs.P95, m.LatencyMs.P99,
 			m.AckLatencyMs.P50, m.AckLatencyMs.P99, m.BrokerCPUMicros, float64(m.BrokerPeakRSS)/(1<<20))
 	}
-	fmt.Fprintln(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	for _, m := range r.Medians {
+		for _, x := range m.Extra {
+			fmt.Fprintf(out, "%s, %s: %s %.2f %s\n", m.Mode, m.Name, x.Name, x.Value, x.Unit)
+		}
+	}
+	fmt.Fprintln(out)
 	fmt.Fprintln(w, "GOAL\tMEASURE\tAGAINST\tOURS\tTHEIRS\tRATIO\tBY ROUND\tMUST\tGOAL\tVERDICT")
 	for _, x := range r.Ratios {
 		sign := ">="
@@ -119,8 +148,12 @@ func (r *report) write(out io.Writer) error {
 		if len(x.ByRound) == 2 {
 			by = fmt.Sprintf("%.2f-%.2f", x.ByRound[0], x.ByRound[1])
 		}
+		ours := figure(x.Ours)
+		if x.Verdict != verdictNone && x.Ours == 0 {
+			ours = "0"
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s %g\t%s\t%s\n", x.ID, x.Measure, x.Against,
-			figure(x.Ours), figure(x.Theirs), quot, by, sign, x.Must, goal, x.Verdict)
+			ours, figure(x.Theirs), quot, by, sign, x.Must, goal, x.Verdict)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -12,12 +12,12 @@ import (
 
 // Names of figures that the goals ask for.
 const (
-	FirstAfterHello = "first message after hello"
-	DrainRise       = "memory rise during the drain"
-	BaseRSS         = "resident memory before the first connection"
-	PerConnection   = "resident memory per connection"
-	StoredRatio     = "stored, of one body and the wraps"
-	CommitsEach     = "commits per message, one at a time"
+	FirstAfterDial = "first message after dialling"
+	DrainRise      = "memory rise during the drain"
+	BaseRSS        = "resident memory before the first connection"
+	PerConnection  = "resident memory per connection"
+	StoredRatio    = "stored, of one body and the wraps"
+	CommitsEach    = "commits per message, one at a time"
 )
 
 func mebi(bytes int64) float64 { return float64(bytes) / (1 << 20) }
@@ -53,7 +53,7 @@ func (b *bencher) backlog(ctx context.Context, n int) (Result, error) {
 	full := b.sample()
 	most := b.watchRSS()
 	var first, last atomic.Int64
-	var began, online time.Time
+	var began time.Time
 	r, err := b.measured(fmt.Sprintf("backlog %d", n), n, func() error {
 		began = time.Now()
 		back, err := b.dial(ctx, 1, func(i int, p *peer, o *client.Options) {
@@ -66,7 +66,6 @@ func (b *bencher) backlog(ctx context.Context, n int) (Result, error) {
 				return nil
 			}
 		})
-		online = time.Now()
 		if err != nil {
 			return err
 		}
@@ -79,10 +78,8 @@ func (b *bencher) backlog(ctx context.Context, n int) (Result, error) {
 	}
 	r.Peers = 1
 	r.DeliveredPerSecond = perSecond(n, last.Load()-began.UnixNano())
-	since := func(at time.Time) float64 { return max(0, float64(first.Load()-at.UnixNano())) / 1e6 }
 	r.Extra = append(r.Extra,
-		Figure{"first message after dialling", since(began), "ms"},
-		Figure{FirstAfterHello, since(online), "ms"},
+		Figure{FirstAfterDial, float64(first.Load()-began.UnixNano()) / 1e6, "ms"},
 		Figure{"resident memory when full", mebi(full.rss), "MiB"},
 		Figure{DrainRise, mebi(max(0, peak-full.rss)), "MiB"},
 		Figure{"resident memory after the drain", mebi(b.sample().rss), "MiB"})
