@@ -39,7 +39,7 @@ func (t *inProcess) dial(_ context.Context, i, _ int, h handlers) (client, error
 		go h.got(p)
 	}
 	t.waits[i] = nil
-	return inProcessClient{t, i}, nil
+	return inProcessClient{t, i, h}, nil
 }
 
 // deliver returns nil handlers when the peer is away.
@@ -55,6 +55,7 @@ func (t *inProcess) deliver(to int, payload []byte) *handlers {
 type inProcessClient struct {
 	t  *inProcess
 	me int
+	h  handlers
 }
 
 func (c inProcessClient) close() {
@@ -64,11 +65,8 @@ func (c inProcessClient) close() {
 }
 
 func (c inProcessClient) send(to int, payload []byte) {
-	c.t.mu.Lock()
-	me := c.t.peers[c.me]
-	c.t.mu.Unlock()
 	if c.t.lose {
-		me.fail(errors.New("lost"))
+		c.h.fail(errors.New("lost"))
 		return
 	}
 	go func() {
@@ -76,7 +74,7 @@ func (c inProcessClient) send(to int, payload []byte) {
 			h.got(payload)
 			h.got(payload) // a second delivery must not count
 		}
-		me.acked(payload)
+		c.h.acked(payload)
 	}()
 }
 
