@@ -66,7 +66,8 @@ type lease struct {
 	deadline time.Time
 }
 
-// handleWS accepts a WebSocket and serves it until it ends.
+// handleWS accepts a WebSocket, and serves it on a goroutine of its own: the
+// handler's keeps the request, and a stack that the handshake has made large.
 func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 	address := b.address(r)
 	if b.stopping.Load() {
@@ -86,7 +87,6 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 		out: wire.NewQueue(l.OutFrames, l.OutBytes, l.OutMax),
 	}
 	c.ctx, c.cancel = context.WithCancel(b.ctx)
-	defer c.cancel()
 	alive := func() { c.lastRead.Store(b.cfg.Now().UnixMilli()) }
 	h := &hijacked{ResponseWriter: w}
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
@@ -95,6 +95,7 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 		OnPongReceived:  func(context.Context, []byte) { alive() },
 	})
 	if err != nil {
+		c.cancel()
 		b.gate.leave(address)
 		return // Accept has answered
 	}
@@ -105,26 +106,39 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 	b.wg.Add(1)
 	late := b.stopping.Load() // Shutdown may not have seen this one
 	b.mu.Unlock()
-	defer b.wg.Done()
 	if late {
 		c.closeSoon(wire.CloseGoingAway)
 	}
-	c.serve()
-	b.mu.Lock()
-	delete(b.conns, c)
-	b.mu.Unlock()
+	if c.welcome() {
+		go c.serve()
+	} else {
+		c.end()
+	}
 }
 
-// serve runs the handshake, then reads until the connection ends.
-func (c *conn) serve() {
-	defer func() { _ = c.ws.CloseNow() }()
+// welcome runs the handshake.
+func (c *conn) welcome() bool {
+	defer c.b.gate.leave(c.address)
 	req, err := c.handshake()
 	if err != nil {
 		c.refuse(req, err)
-		c.b.gate.leave(c.address)
-		return
 	}
-	c.b.gate.leave(c.address)
+	return err == nil
+}
+
+// end lets go of the connection.
+func (c *conn) end() {
+	_ = c.ws.CloseNow()
+	c.cancel()
+	c.b.mu.Lock()
+	delete(c.b.conns, c)
+	c.b.mu.Unlock()
+	c.b.wg.Done()
+}
+
+// serve reads until the connection ends.
+func (c *conn) serve() {
+	defer c.end()
 	var writer sync.WaitGroup
 	writer.Go(c.write)
 	c.read()
