@@ -15,10 +15,11 @@ demo: build ## the main job, end to end, on an embedded SQLite file
 	@PATH="$(CURDIR)/bin:$$PATH" bash demo/demo.sh
 
 test: ## everything that proves it
-	go test -timeout 5m ./...
+	go test -timeout 10m -short ./...
+	go test -timeout 10m -count=1 ./internal/faults/
 
 faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, floods, slow peers, leaks: two to three minutes
-	FAULTS=1 go test -timeout 5m -count=1 -v ./internal/faults/
+	go test -timeout 10m -count=1 -v ./internal/faults/
 
 SOAK = SOAK=1 go test -timeout 2h -count=1 -v
 soak: ## all of that with its long numbers, and the store's damage, power cuts and model: within two hours
@@ -38,7 +39,7 @@ check: ## what review asks for besides: format, vet, staticcheck, race detector
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }
 	go vet ./...
 	$(STATICCHECK) ./...
-	CGO_ENABLED=1 go test -race -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
 
 FUZZTIME ?= 20s
 fuzz: ## every fuzz target for FUZZTIME

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,8 +33,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(peerEnv); path != "" {
 		os.Exit(peerMain(path))
 	}
-	if os.Getenv("FAULTS") == "" && os.Getenv("SOAK") == "" {
-		fmt.Println("the fault tests run with make faults, and longer with make soak")
+	flag.Parse()
+	if testing.Short() && !long() {
+		fmt.Println("without -short, the faults are tested here")
 		os.Exit(0)
 	}
 	code := m.Run()
