@@ -46,7 +46,8 @@ type peer struct {
 	grace       time.Time // until when a dropped session counts as online
 
 	mailbox
-	recent *recentIDs // of what it sent; nil before the first
+	recent  *recentIDs // of what it sent; nil before the first
+	putOffs map[lane]putOff
 
 	usage *usage // nil until first needed
 }

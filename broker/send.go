@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -39,7 +40,7 @@ func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 		skipped, err = c.admit(msg, f, sender, peers, skipped, now)
 	}
 	if err != nil {
-		return c.unlessRepeat(ctx, f, msg, err)
+		return c.unlessRepeat(ctx, f, msg, sender, err)
 	}
 	c.accept(f.ReqID, msg, sender, skipped)
 	return nil
@@ -59,6 +60,7 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 		if !stored {
 			m.unaccount(msg)
 		}
+		m.answered(sender, msg.ID, err)
 		defer m.committed(msg, &first, a, stored)
 		if err != nil {
 			fe := asFault(err).Frame(req)
@@ -187,21 +189,24 @@ func (c *conn) recipient(ctx context.Context, k wire.Key, sender *peer) (*peer, 
 // takes that back. A group message skips recipients whose queue is full.
 func (c *conn) admit(msg *Message, f *wire.Send, sender *peer, to []addressee, skipped []wire.Skipped, now time.Time) ([]wire.Skipped, error) {
 	m, l := c.mesh, c.b.cfg.Limits
-	if c.b.diskFull.Load() {
-		return nil, wire.Faultf(wire.CodeStorageFull, "")
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	size := int64(len(f.Nonce) + len(f.Ciphertext))
+	size, rank := int64(len(f.Nonce)+len(f.Ciphertext)), f.Priority.Rank()
+	if code := sender.heldUp(lane{}, f.ID, now); code != "" {
+		return nil, wire.Faultf(code, "")
+	}
+	if c.b.diskFull.Load() {
+		return nil, sender.putOff(lane{}, f.ID, wire.CodeStorageFull, now)
+	}
 	if wait := m.pace(c.member).take(now, f.Mode, int(size)); wait > 0 {
 		return nil, &wire.Fault{Code: wire.CodeRateLimited, RetryAfterMs: wait.Milliseconds() + 1}
 	}
 	if m.queued+int64(len(to)) > l.MeshMessages || m.bytes+size > l.MeshBytes {
-		return nil, wire.Faultf(wire.CodeMeshFull, "")
+		return nil, sender.putOff(lane{}, f.ID, wire.CodeMeshFull, now)
 	}
 	for _, a := range to {
 		n := size + int64(len(a.wrap))
-		if full(a.peer.usage, sender.id, n, l) {
+		if full(a.peer.usage, sender.id, n, l) || sender.heldUp(lane{a.peer.id, rank}, f.ID, now) != "" {
 			skipped = append(skipped, wire.Skipped{Key: a.peer.key, Code: wire.CodeQueueFull})
 			continue
 		}
@@ -209,9 +214,62 @@ func (c *conn) admit(msg *Message, f *wire.Send, sender *peer, to []addressee, s
 		m.account(a.peer, sender.id, 1, n)
 	}
 	if len(msg.Deliveries) == 0 {
+		for _, a := range to {
+			_ = sender.putOff(lane{a.peer.id, rank}, f.ID, wire.CodeQueueFull, now)
+		}
 		return nil, wire.Faultf(wire.CodeQueueFull, "")
 	}
 	return skipped, nil
+}
+
+// lane is what keeps its order: what one sender has for one recipient, of one
+// priority. The zero lane is everything of that sender.
+type lane struct {
+	to   PeerID
+	rank int
+}
+
+// putOff is a message that was refused for now. Those behind it, which may be on
+// their way already, are refused too until it comes again, or is overdue.
+type putOff struct {
+	id    wire.ID
+	code  wire.Code
+	until time.Time
+}
+
+// overdue is well beyond the pause that clients make before they send again.
+const overdue = 90 * time.Second
+
+// putOff notes the first of a lane that is refused for now. mesh.mu is held.
+func (p *peer) putOff(l lane, id wire.ID, code wire.Code, now time.Time) error {
+	if p.putOffs == nil || len(p.putOffs) >= 1000 {
+		p.putOffs = map[lane]putOff{}
+	}
+	if p.heldUp(l, id, now) == "" {
+		p.putOffs[l] = putOff{id, code, now.Add(overdue)}
+	}
+	return wire.Faultf(code, "")
+}
+
+// heldUp returns why a message of a lane may not pass: one before it was put off.
+// mesh.mu is held.
+func (p *peer) heldUp(l lane, id wire.ID, now time.Time) wire.Code {
+	if o, ok := p.putOffs[l]; ok && o.id != id && now.Before(o.until) {
+		return o.code
+	}
+	return ""
+}
+
+// answered lets those pass that waited behind a message which the store has taken,
+// and has all of the sender wait for one for which it had no room.
+func (m *mesh) answered(sender *peer, id wire.ID, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if errors.Is(err, ErrStorageFull) {
+		_ = sender.putOff(lane{}, id, wire.CodeStorageFull, m.b.cfg.Now())
+		return
+	}
+	maps.DeleteFunc(sender.putOffs, func(_ lane, o putOff) bool { return o.id == id })
 }
 
 // full applies a recipient's quota: one sender may fill a quarter of it.
@@ -234,9 +292,10 @@ func (m *mesh) unaccount(msg *Message) {
 
 // unlessRepeat answers a refused send that was accepted before as what it is:
 // a retry of an accepted id is never limited.
-func (c *conn) unlessRepeat(ctx context.Context, f *wire.Send, msg *Message, refusal error) error {
+func (c *conn) unlessRepeat(ctx context.Context, f *wire.Send, msg *Message, sender *peer, refusal error) error {
 	hash, known, err := c.b.store.Lookup(ctx, msg.Sender, msg.ID)
 	if err == nil && hash == msg.Hash {
+		c.mesh.answered(sender, msg.ID, nil)
 		c.b.metrics.accepted(true, 0)
 		c.send(c.mesh.ackFor(f.ReqID, msg, Accepted{Duplicate: true, Outcomes: known}, nil))
 		return nil

@@ -256,10 +256,11 @@ func TestQuotas(t *testing.T) {
 			w.Stop() // the counters outlive a restart
 			w.Start()
 			a, away = w.founder.again(a), w.founder.again(away)
-			a.refused(a.dm(away.pub()), c.code)
+			late := a.dm(away.pub())
+			a.refused(late, c.code)
 			away.ackPush(want[*wire.Push](away))
 			want[*wire.Receipt](a)
-			ask[*wire.Ack](a, a.dm(away.pub())) // room again
+			ask[*wire.Ack](a, late) // room again
 		})
 	}
 }

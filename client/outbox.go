@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
@@ -95,6 +96,7 @@ type lane struct {
 	c        *Client
 	sender   Key
 	notAfter int64
+	full     map[Key]time.Duration // recipients whose queue is full, and how long to leave them
 	page     []mailbox.Outgoing
 	after    int64
 	done     bool
@@ -115,6 +117,10 @@ func (l *lane) next(ctx context.Context) (out mailbox.Outgoing, ok bool, err err
 			continue
 		}
 		out = l.page[0]
+		if out.Expires > l.c.clock() && l.behind(out) {
+			l.page, l.after = l.page[1:], out.Number
+			continue
+		}
 		if out.Expires > l.c.clock() && !l.c.allow() {
 			return out, false, nil
 		}
@@ -126,11 +132,17 @@ func (l *lane) next(ctx context.Context) (out mailbox.Outgoing, ok bool, err err
 	}
 }
 
+// behind reports whether a message must wait: a recipient's queue is full.
+func (l *lane) behind(out mailbox.Outgoing) bool {
+	return slices.ContainsFunc(out.Recipients, func(r mailbox.OutRecipient) bool { _, full := l.full[r.Key]; return full })
+}
+
 // drainLane sends the pending messages of one sender, or of all (zero), up to
 // drainPage of them in flight. It stops at the first that is put off, so that
-// order holds, and says for how long.
+// order holds, and says for how long; what a full queue puts off holds up no
+// more than what else goes there.
 func (c *Client) drainLane(ctx context.Context, k *conn, sender Key, notAfter int64) (wait time.Duration) {
-	l := &lane{c: c, sender: sender, notAfter: notAfter}
+	l := &lane{c: c, sender: sender, notAfter: notAfter, full: map[Key]time.Duration{}}
 	var flights []flight
 	for {
 		for wait == 0 && len(flights) < drainPage {
@@ -151,13 +163,23 @@ func (c *Client) drainLane(ctx context.Context, k *conn, sender Key, notAfter in
 			flights = append(flights, flight{out, ch})
 		}
 		if len(flights) == 0 {
+			for _, w := range l.full {
+				wait = max(wait, w)
+			}
 			return wait
 		}
-		w, lost := c.land(ctx, flights[0])
-		if lost {
+		f := flights[0]
+		code, w, lost := c.land(ctx, f)
+		switch {
+		case lost:
 			return 0
+		case code == wire.CodeQueueFull:
+			for _, r := range f.out.Recipients {
+				l.full[r.Key] = w
+			}
+		default:
+			wait = max(wait, w)
 		}
-		wait = max(wait, w)
 		flights = flights[1:]
 	}
 }
@@ -182,26 +204,27 @@ func (c *Client) sendFrame(out mailbox.Outgoing) *wire.Send {
 	return f
 }
 
-// land waits for the broker's word on one message and notes it.
-func (c *Client) land(ctx context.Context, f flight) (wait time.Duration, lost bool) {
+// land waits for the broker's word on one message and notes it. One that is put
+// off comes with the code and the wait.
+func (c *Client) land(ctx context.Context, f flight) (code wire.Code, wait time.Duration, lost bool) {
 	t := time.NewTimer(replyTimeout)
 	defer t.Stop()
 	select {
 	case r, ok := <-f.reply:
 		if !ok {
-			return 0, true
+			return "", 0, true
 		}
 		switch r := r.(type) {
 		case *wire.Ack:
 			c.accepted(ctx, f.out, r)
 		case *wire.Error:
-			return c.refused(ctx, f.out, r), false
+			return r.Code, c.refused(ctx, f.out, r), false
 		}
-		return 0, false
+		return "", 0, false
 	case <-t.C:
-		return time.Second, false
+		return "", time.Second, false
 	case <-ctx.Done():
-		return 0, true
+		return "", 0, true
 	}
 }
 
@@ -334,7 +357,7 @@ func (c *Client) sendAgain(ctx context.Context, k *conn, id ID) error {
 		return err
 	}
 	c.log.Info("the broker has forgotten a message; it is sent again", "id", id.String()[:8])
-	_, _ = c.land(ctx, flight{out, ch})
+	_, _, _ = c.land(ctx, flight{out, ch})
 	return nil
 }
 
