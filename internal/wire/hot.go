@@ -1,6 +1,9 @@
 package wire
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // appendHot encodes the frames of the hot path without reflection or escaping:
 // each value's alphabet is known to be safe in JSON. ok is false for any other
@@ -100,7 +103,11 @@ func (e *encoder) req(id string) {
 	}
 }
 
+// room makes room for a frame with blobs of n bytes in all, at once.
+func (e *encoder) room(n int) { e.b = slices.Grow(e.b, 600+strictBase64.EncodedLen(n)) }
+
 func (e *encoder) push(p *Push) {
+	e.room(len(p.Nonce) + len(p.Ciphertext) + len(p.Wrap))
 	e.open(TypePush)
 	e.int("delivery", p.Delivery)
 	e.hex("id", p.ID[:])
@@ -120,6 +127,7 @@ func (e *encoder) push(p *Push) {
 }
 
 func (e *encoder) send(s *Send) {
+	e.room(len(s.Nonce) + len(s.Ciphertext))
 	e.open(TypeSend)
 	e.req(s.ReqID)
 	e.hex("id", s.ID[:])
