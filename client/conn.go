@@ -34,6 +34,7 @@ type conn struct {
 	out      *wire.Queue
 	hello    *wire.HelloAck
 	pushes   chan *wire.Push
+	acks     []int64       // of what is on disk; the receiver's
 	deaf     chan struct{} // closed when nobody takes pushes any more
 	lastRead atomic.Int64
 
@@ -106,11 +107,11 @@ func (c *Client) serve() (welcomed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	var wg, writer sync.WaitGroup
+	var wg, writer, receiver sync.WaitGroup
 	ctx, cancel := context.WithCancel(c.ctx)
 	writer.Go(k.write)
 	wg.Go(func() { k.read(); cancel() })
-	wg.Go(func() { k.receive(ctx) })
+	receiver.Go(func() { k.receive(ctx) })
 	wg.Go(func() { k.watch(ctx) })
 	if err = c.welcome(ctx, k); err == nil {
 		<-ctx.Done() // the reader ended, or Close was called
@@ -122,8 +123,9 @@ func (c *Client) serve() (welcomed bool, err error) {
 		p.Online = false
 	}
 	c.mu.Unlock()
-	k.hangUp(c.ctx.Err() != nil && err == nil, &writer)
 	cancel()
+	receiver.Wait() // its last acknowledgements go before the end
+	k.hangUp(c.ctx.Err() != nil && err == nil, &writer)
 	wg.Wait()
 	if err == nil || errors.Is(err, errLost) {
 		err = k.reason()

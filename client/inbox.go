@@ -26,15 +26,25 @@ type receiptBody struct {
 	IDs       []ID         `json:"ids"`
 }
 
+// ackWithin is how long an acknowledgement may wait for others to go with it, while
+// less than half of the broker's window waits for them.
+const ackWithin = 5 * time.Millisecond
+
 // receive opens pushes in order, stores them, and only then acknowledges. What
 // has gathered meanwhile is stored in one transaction.
 func (k *conn) receive(ctx context.Context) {
 	defer close(k.deaf)
+	defer k.sendAcks()
+	soon := time.NewTimer(ackWithin)
+	defer soon.Stop()
 	for {
 		var batch []*wire.Push
 		select {
 		case p := <-k.pushes:
 			batch = append(batch, p)
+		case <-soon.C:
+			k.sendAcks()
+			continue
 		case <-ctx.Done():
 			return
 		}
@@ -54,22 +64,36 @@ func (k *conn) receive(ctx context.Context) {
 			_ = k.ws.CloseNow()
 			return
 		}
+		switch n := len(k.acks); {
+		case n >= k.hello.Limits.Window/2:
+			k.sendAcks()
+		case n <= len(batch): // the first of them has just come
+			soon.Reset(ackWithin)
+		}
 	}
 }
 
-// take stores a batch and answers each push: an acknowledgement for what is on
-// disk, whether it was new or seen before, a refusal with its code for the rest.
+// sendAcks acknowledges what is on disk.
+func (k *conn) sendAcks() {
+	if len(k.acks) > 0 {
+		_ = k.send(&wire.ClientAck{Deliveries: k.acks}) // a connection that is lost gets it again
+		k.acks = nil
+	}
+}
+
+// take stores a batch and answers each push: an acknowledgement, which sendAcks
+// sends, for what is on disk, whether it was new or seen before, a refusal with
+// its code for the rest.
 func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 	c := k.c
 	var in []mailbox.Incoming
 	var from []*wire.Push
-	var acks []int64
 	for _, p := range batch {
 		if c.relay != nil {
 			if err := c.relay(p); err != nil {
 				return err
 			}
-			acks = append(acks, p.Delivery)
+			k.acks = append(k.acks, p.Delivery)
 			continue
 		}
 		o, err := c.openPush(ctx, k, p)
@@ -84,7 +108,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 			if err := c.readReceipt(ctx, o); err != nil {
 				k.nack(p, wire.CodeBadEnvelope)
 			} else {
-				acks = append(acks, p.Delivery)
+				k.acks = append(k.acks, p.Delivery)
 			}
 			continue
 		}
@@ -100,12 +124,9 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 			if errs[i] != nil {
 				k.nack(p, wire.CodeReplayed)
 			} else {
-				acks = append(acks, p.Delivery)
+				k.acks = append(k.acks, p.Delivery)
 			}
 		}
-	}
-	if len(acks) > 0 {
-		return k.send(&wire.ClientAck{Deliveries: acks})
 	}
 	return nil
 }
