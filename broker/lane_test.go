@@ -54,9 +54,13 @@ func TestPutOffIsNotOvertaken(t *testing.T) {
 	a.refused(first, wire.CodeStorageFull)
 	disk.Store(0)
 	w.tick()
-	a.refused(a.dm(away.pub()), wire.CodeStorageFull) // any recipient: it was not the queue
+	behind = a.dm(away.pub())
+	a.refused(behind, wire.CodeStorageFull) // any recipient: it was not the queue
 	ask[*wire.Ack](a, first)
-	ask[*wire.Ack](a, a.dm(away.pub()))
+	last := a.dm(away.pub())
+	a.refused(last, wire.CodeStorageFull) // it is behind the second
+	ask[*wire.Ack](a, behind)
+	ask[*wire.Ack](a, last)
 
 	disk.Store(99)
 	w.tick()

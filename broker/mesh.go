@@ -47,7 +47,7 @@ type peer struct {
 
 	mailbox
 	recent  *recentIDs // of what it sent; nil before the first
-	putOffs map[lane]putOff
+	putOffs map[lane]*putOff
 
 	usage *usage // nil until first needed
 }

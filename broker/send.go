@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -60,7 +59,11 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 		if !stored {
 			m.unaccount(msg)
 		}
-		m.answered(sender, msg.ID, err)
+		if errors.Is(err, ErrStorageFull) {
+			m.mu.Lock()
+			_ = sender.putOff(lane{}, msg.ID, wire.CodeStorageFull, m.b.cfg.Now())
+			m.mu.Unlock()
+		}
 		defer m.committed(msg, &first, a, stored)
 		if err != nil {
 			fe := asFault(err).Frame(req)
@@ -192,11 +195,12 @@ func (c *conn) admit(msg *Message, f *wire.Send, sender *peer, to []addressee, s
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	size, rank := int64(len(f.Nonce)+len(f.Ciphertext)), f.Priority.Rank()
-	if code := sender.heldUp(lane{}, f.ID, now); code != "" {
-		return nil, wire.Faultf(code, "")
-	}
+	code := sender.heldUp(lane{}, f.ID, now)
 	if c.b.diskFull.Load() {
-		return nil, sender.putOff(lane{}, f.ID, wire.CodeStorageFull, now)
+		code = wire.CodeStorageFull
+	}
+	if code != "" {
+		return nil, sender.putOff(lane{}, f.ID, code, now)
 	}
 	if wait := m.pace(c.member).take(now, f.Mode, int(size)); wait > 0 {
 		return nil, &wire.Fault{Code: wire.CodeRateLimited, RetryAfterMs: wait.Milliseconds() + 1}
@@ -206,7 +210,7 @@ func (c *conn) admit(msg *Message, f *wire.Send, sender *peer, to []addressee, s
 	}
 	for _, a := range to {
 		n := size + int64(len(a.wrap))
-		if full(a.peer.usage, sender.id, n, l) || sender.heldUp(lane{a.peer.id, rank}, f.ID, now) != "" {
+		if sender.heldUp(lane{a.peer.id, rank}, f.ID, now) != "" || full(a.peer.usage, sender.id, n, l) {
 			skipped = append(skipped, wire.Skipped{Key: a.peer.key, Code: wire.CodeQueueFull})
 			continue
 		}
@@ -219,57 +223,8 @@ func (c *conn) admit(msg *Message, f *wire.Send, sender *peer, to []addressee, s
 		}
 		return nil, wire.Faultf(wire.CodeQueueFull, "")
 	}
+	sender.letGo(f.ID)
 	return skipped, nil
-}
-
-// lane is what keeps its order: what one sender has for one recipient, of one
-// priority. The zero lane is everything of that sender.
-type lane struct {
-	to   PeerID
-	rank int
-}
-
-// putOff is a message that was refused for now. Those behind it, which may be on
-// their way already, are refused too until it comes again, or is overdue.
-type putOff struct {
-	id    wire.ID
-	code  wire.Code
-	until time.Time
-}
-
-// overdue is well beyond the pause that clients make before they send again.
-const overdue = 90 * time.Second
-
-// putOff notes the first of a lane that is refused for now. mesh.mu is held.
-func (p *peer) putOff(l lane, id wire.ID, code wire.Code, now time.Time) error {
-	if p.putOffs == nil || len(p.putOffs) >= 1000 {
-		p.putOffs = map[lane]putOff{}
-	}
-	if p.heldUp(l, id, now) == "" {
-		p.putOffs[l] = putOff{id, code, now.Add(overdue)}
-	}
-	return wire.Faultf(code, "")
-}
-
-// heldUp returns why a message of a lane may not pass: one before it was put off.
-// mesh.mu is held.
-func (p *peer) heldUp(l lane, id wire.ID, now time.Time) wire.Code {
-	if o, ok := p.putOffs[l]; ok && o.id != id && now.Before(o.until) {
-		return o.code
-	}
-	return ""
-}
-
-// answered lets those pass that waited behind a message which the store has taken,
-// and has all of the sender wait for one for which it had no room.
-func (m *mesh) answered(sender *peer, id wire.ID, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if errors.Is(err, ErrStorageFull) {
-		_ = sender.putOff(lane{}, id, wire.CodeStorageFull, m.b.cfg.Now())
-		return
-	}
-	maps.DeleteFunc(sender.putOffs, func(_ lane, o putOff) bool { return o.id == id })
 }
 
 // full applies a recipient's quota: one sender may fill a quarter of it.
@@ -295,7 +250,9 @@ func (m *mesh) unaccount(msg *Message) {
 func (c *conn) unlessRepeat(ctx context.Context, f *wire.Send, msg *Message, sender *peer, refusal error) error {
 	hash, known, err := c.b.store.Lookup(ctx, msg.Sender, msg.ID)
 	if err == nil && hash == msg.Hash {
-		c.mesh.answered(sender, msg.ID, nil)
+		c.mesh.mu.Lock()
+		sender.letGo(msg.ID)
+		c.mesh.mu.Unlock()
 		c.b.metrics.accepted(true, 0)
 		c.send(c.mesh.ackFor(f.ReqID, msg, Accepted{Duplicate: true, Outcomes: known}, nil))
 		return nil

@@ -366,7 +366,7 @@ func TestDamage(t *testing.T) {
 			refused++
 			if !errors.Is(v.refused, sqlite.ErrCorrupt) || !strings.Contains(v.refused.Error(), "restore") {
 				unclear++
-				t.Logf("%s: refused without the way out: %v", name, v.refused)
+				t.Errorf("%s: refused without the way out: %v", name, v.refused)
 			}
 		case v.said != nil && (v.check != nil || !inDB):
 			said++

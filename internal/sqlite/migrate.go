@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/pressly/goose/v3"
+	lib "modernc.org/sqlite/lib"
 
 	"github.com/claudemesh/claudemesh/schema"
 )
@@ -44,11 +45,20 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	}
 	if _, err := p.Up(ctx); err != nil {
 		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
-			return fmt.Errorf("migrate to version %d: %w", partial.Failed.Source.Version, translate(partial.Err))
+			return fmt.Errorf("migrate to version %d: %w", partial.Failed.Source.Version, unfit(partial.Err))
 		}
-		return fmt.Errorf("migrate: %w", translate(err))
+		return fmt.Errorf("migrate: %w", unfit(err))
 	}
 	return nil
+}
+
+// unfit is translate for migrations: they run on what earlier ones left, so one
+// that does not fit met damage.
+func unfit(err error) error {
+	if e, ok := errors.AsType[coded](err); ok && e.Code()&0xff == lib.SQLITE_ERROR {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return translate(err)
 }
 
 type tableCount struct{ all, version int }
