@@ -16,18 +16,18 @@ func TestPutOffIsNotOvertaken(t *testing.T) {
 	t.Parallel()
 	var disk atomic.Int64
 	w := newWorld(t, func(c *broker.Config) {
-		c.Limits.QueueMessages = 12 // a quarter for each sender
+		c.Limits.QueueMessages = 24 // a quarter for each sender
 		c.DiskUsage = func() (int, error) { return int(disk.Load()), nil }
 	})
 	bob := w.join(trust.RoleMember, "bob")
 	a, away, other := w.founder.session(), bob.session(), bob.session()
 	away.end()
 	now := func(s *wire.Send) { s.Priority = wire.PriorityNow }
-	a.sends(3, away.pub())
+	a.sends(6, away.pub())
 	first := a.dm(away.pub())
 	a.refused(first, wire.CodeQueueFull)
 	away = bob.again(away)
-	for range 3 {
+	for range 6 {
 		away.ackPush(want[*wire.Push](away))
 		want[*wire.Receipt](a)
 	} // there is room now
