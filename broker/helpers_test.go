@@ -65,7 +65,8 @@ func newWorld(t *testing.T, edit func(*broker.Config)) *world {
 	w := &world{t: t, clock: &clock{}}
 	w.World = meshtest.New(t, func(c *broker.Config) {
 		c.Now = w.clock.Now
-		c.Limits.GoneAfter, c.Limits.PingEvery = 1e6*time.Hour, 1e6*time.Hour
+		// A test that moves the clock may do so while something is being written.
+		c.Limits.GoneAfter, c.Limits.PingEvery, c.Limits.WriteTimeout = 1e6*time.Hour, 1e6*time.Hour, 1e6*time.Hour
 		if edit != nil {
 			edit(c)
 		}
