@@ -76,7 +76,9 @@ func (k *conn) receive(ctx context.Context) {
 // sendAcks acknowledges what is on disk.
 func (k *conn) sendAcks() {
 	if len(k.acks) > 0 {
-		_ = k.send(&wire.ClientAck{Deliveries: k.acks}) // a connection that is lost gets it again
+		if k.send(&wire.ClientAck{Deliveries: k.acks}) != nil {
+			_ = k.ws.CloseNow() // they come again on the next
+		}
 		k.acks = nil
 	}
 }

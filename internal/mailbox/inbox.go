@@ -25,7 +25,7 @@ const (
 	selectOwed = incomingColumns + `, 0 FROM incoming WHERE mesh = ?1 AND read_at > 0 AND receipted = 0
 		AND (?2 = zeroblob(32) OR reader = ?2) ORDER BY number LIMIT ?3`
 	markRead      = `UPDATE incoming SET read_at = ?, reader = ? WHERE number = ? AND read_at = 0`
-	markOffered   = `UPDATE incoming SET offered = ? WHERE number = ? AND offered = 0`
+	markOffered   = `UPDATE incoming SET offered = ? WHERE number = ? AND offered = 0 AND read_at = 0`
 	markReceipted = `UPDATE incoming SET receipted = 1 WHERE number = ? AND receipted = 0`
 	selectGaps    = `SELECT l.mesh, l.sender_session, l.sender_name, l.touched, g.first, g.last, g.noticed
 		FROM gap g JOIN lane_in l ON l.number = g.lane
@@ -132,7 +132,7 @@ func (d *disk) MarkRead(ctx context.Context, number int64, reader wire.Key, at i
 	return d.mark(ctx, at, markRead, at, reader[:], number)
 }
 
-// MarkOffered marks one message announced.
+// MarkOffered marks one unread message announced.
 func (d *disk) MarkOffered(ctx context.Context, number int64, at int64) (bool, error) {
 	return d.mark(ctx, at, markOffered, at, number)
 }

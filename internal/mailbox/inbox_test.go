@@ -123,6 +123,8 @@ func TestListAndTake(t *testing.T) {
 		equal(t, err != nil, true)
 		ok, err = b.MarkRead(ctx, 3, carol, 20)
 		equal(t, say(ok, err), "true <nil>")
+		ok, err = b.MarkOffered(ctx, 3, 21) // a call showed it meanwhile
+		equal(t, say(ok, err), "false <nil>")
 		ok, err = b.MarkRead(ctx, 3, bob, 21)
 		equal(t, say(ok, err), "false <nil>")
 		msgs, more, err := b.Take(ctx, mailbox.Query{Recipients: toBob.Recipients, Limit: 2, Read: true}, bob, 22)

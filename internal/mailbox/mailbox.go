@@ -180,7 +180,8 @@ type Inbox interface {
 	Message(ctx context.Context, id wire.ID, recipients []wire.Key) (Incoming, error)
 	// MarkRead marks one message read by reader and reports whether it was unread.
 	MarkRead(ctx context.Context, number int64, reader wire.Key, at int64) (bool, error)
-	// MarkOffered marks a message announced and reports whether it was the first time.
+	// MarkOffered marks an unread message announced and reports whether it was the first
+	// time: what was read meanwhile is not announced.
 	MarkOffered(ctx context.Context, number int64, at int64) (bool, error)
 	// Unreceipted returns read messages whose sender was not yet told, and
 	// Receipted marks them told.

@@ -117,13 +117,13 @@ func (b *mem) MarkRead(ctx context.Context, number int64, reader wire.Key, at in
 	return first, err
 }
 
-// MarkOffered marks one message announced.
+// MarkOffered marks one unread message announced.
 func (b *mem) MarkOffered(ctx context.Context, number int64, at int64) (first bool, err error) {
 	if at <= 0 {
 		return false, errNoTime
 	}
 	err = b.do(ctx, func() (bool, error) {
-		if m := b.incoming[number]; m != nil && m.Offered == 0 {
+		if m := b.incoming[number]; m != nil && m.Offered == 0 && m.ReadAt == 0 {
 			m.Offered = at
 			first = true
 		}

@@ -75,11 +75,7 @@ func checkMessages(ctx context.Context, c *call) (*result, error) {
 // waitMessages takes what is there, or waits for the first that comes.
 func (c *call) waitMessages(ctx context.Context, set client.Set, limit int, wait time.Duration) (msgs []taken, more int, err error) {
 	if wait > 0 {
-		var meshes []client.ID
-		for _, cl := range set {
-			meshes = append(meshes, cl.MeshID())
-		}
-		defer c.hold(meshes...)()
+		defer c.hold(meshIDs(set)...)()
 		defer c.progress(ctx, wait, "waiting for a message")()
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -51,7 +51,8 @@ func sendMessage(ctx context.Context, c *call) (*result, error) {
 		return nil, err
 	}
 	c.settle(ctx, c.set)
-	sent, err := c.set.Send(ctx, m)
+	sent, release, err := c.sendHeld(ctx, m)
+	defer release()
 	if err != nil && (sent == nil || len(sent.Targets) < 2) {
 		return nil, err
 	}
@@ -62,6 +63,24 @@ func sendMessage(ctx context.Context, c *call) (*result, error) {
 	return r, c.awaitReply(ctx, sent, time.Duration(a.Wait)*time.Second, r)
 }
 
+// sendHeld sends a message and holds its answers from the announcer until
+// release. While it sends it holds everything: an answer may come before Send returns.
+func (c *call) sendHeld(ctx context.Context, m client.Message) (sent *client.Sent, release func(), err error) {
+	defer c.hold(meshIDs(c.set)...)()
+	if sent, err = c.set.Send(ctx, m); sent == nil {
+		return nil, func() {}, err
+	}
+	return sent, c.hold(sent.ID), err
+}
+
+// meshIDs are the meshes of a set.
+func meshIDs(set client.Set) (ids []client.ID) {
+	for _, cl := range set {
+		ids = append(ids, cl.MeshID())
+	}
+	return ids
+}
+
 // awaitReply adds the answer to a result, or says that none came. A failure to
 // wait does not undo that the message was sent.
 func (c *call) awaitReply(ctx context.Context, sent *client.Sent, wait time.Duration, r *result) error {
@@ -69,7 +88,6 @@ func (c *call) awaitReply(ctx context.Context, sent *client.Sent, wait time.Dura
 	if err != nil {
 		return err
 	}
-	defer c.hold(sent.ID)()
 	stop := c.progress(ctx, wait, "waiting for an answer")
 	defer stop()
 	waiting, cancel := context.WithTimeout(ctx, wait)

@@ -163,6 +163,18 @@ func (d *decoder) req() (r Req) {
 	return r
 }
 
+// sealed reads what a message is to the broker, which send and push share.
+func (d *decoder) sealed() (p Priority, expires int64, nonce, ciphertext Blob) {
+	d.want(`,"priority":"`)
+	p = d.priority()
+	d.want(`,"expires":`)
+	expires = d.int()
+	d.want(`,"nonce":"`)
+	nonce = d.blob()
+	d.want(`,"ciphertext":"`)
+	return p, expires, nonce, d.blob()
+}
+
 func (d *decoder) send() *Send {
 	f := &Send{Req: d.req()}
 	d.want(`,"id":"`)
@@ -175,14 +187,7 @@ func (d *decoder) send() *Send {
 	if d.try(`,"to":"`) {
 		d.hex(f.To[:])
 	}
-	d.want(`,"priority":"`)
-	f.Priority = d.priority()
-	d.want(`,"expires":`)
-	f.Expires = d.int()
-	d.want(`,"nonce":"`)
-	f.Nonce = d.blob()
-	d.want(`,"ciphertext":"`)
-	f.Ciphertext = d.blob()
+	f.Priority, f.Expires, f.Nonce, f.Ciphertext = d.sealed()
 	if d.try(`,"wraps":[`) {
 		for first := true; first || d.has(','); first = false {
 			var w Wrap
@@ -229,14 +234,7 @@ func (d *decoder) push() *Push {
 	d.hex(f.SenderPubkey[:])
 	d.want(`,"senderMember":"`)
 	d.hex(f.SenderMember[:])
-	d.want(`,"priority":"`)
-	f.Priority = d.priority()
-	d.want(`,"expires":`)
-	f.Expires = d.int()
-	d.want(`,"nonce":"`)
-	f.Nonce = d.blob()
-	d.want(`,"ciphertext":"`)
-	f.Ciphertext = d.blob()
+	f.Priority, f.Expires, f.Nonce, f.Ciphertext = d.sealed()
 	if d.try(`,"wrap":"`) {
 		f.Wrap = d.blob()
 	}
