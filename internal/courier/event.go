@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 )
@@ -42,6 +43,7 @@ type Event struct {
 	Again    bool   `json:"stop_hook_active"`  // this Stop follows one that a hook has not let end
 	Subagent string `json:"agent_id"`          // it happened inside this one
 	Kind     string `json:"notification_type"` // of Notification
+	Prompt   string `json:"prompt"`            // of UserPromptSubmit
 	Attended string `json:"-"`                 // 1: a person is there; 0: none; "": not known
 }
 
@@ -104,12 +106,18 @@ const (
 	lost
 )
 
+// taskNotice begins the prompt of a turn that a waiter's end began.
+const taskNotice = "<task-notification>"
+
 // proves judges what was shown before the event: a request to the model lies
-// between, or the conversation is gone.
+// between, or the conversation is gone. The turn that a waiter begins proves
+// nothing by its beginning.
 func (e *Event) proves(s *mailbox.Shown) verdict {
 	switch {
 	case e.Name == SessionEnd, e.Name == SessionStart && e.Source == "clear", s.Session != "" && s.Session != e.Session:
 		return lost
+	case e.Name == UserPromptSubmit && strings.HasPrefix(e.Prompt, taskNotice):
+		return unknown
 	case e.Name == UserPromptSubmit || e.Name == PostToolBatch || e.Name == Stop:
 		return read
 	}
