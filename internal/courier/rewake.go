@@ -59,7 +59,7 @@ func (c *Courier) Wait(ctx context.Context, e Event, out io.Writer) (woken bool,
 			late.Stop()
 		}
 		if !w.since.IsZero() {
-			ripe.Reset(coalesce)
+			ripe.Reset(coalesce - w.now().Sub(w.since))
 		}
 		select {
 		case <-hints:
