@@ -52,7 +52,7 @@ func (a *app) hookEvent(args []string) (event string, ok bool) {
 			a.configDir, args = args[1], args[2:]
 		}
 	}
-	if len(args) < 2 || args[0] != "hook" || strings.HasPrefix(args[1], "-") || slices.Contains(args, "--help") {
+	if len(args) < 2 || args[0] != "hook" || strings.HasPrefix(args[1], "-") {
 		return "", false
 	}
 	return args[1], true
