@@ -42,8 +42,8 @@ func (s Setup) Uninstall(ctx context.Context) (*Plan, error) {
 	if a.Server != nil && have.user != nil && slices.Equal(have.user.argv(), a.Server) {
 		p.claude(s, "remove the MCP server", nil, "mcp", "remove", ServerName, "--scope", "user")
 	}
-	if a.Before != nil && s.Client.Path != "" {
-		p.step("remove what Claude Code leaves of it in "+s.Client.Home, func(context.Context) error { return s.tidy(a.Before) })
+	if a.Before != nil {
+		p.step("remove what is left of it in "+s.Client.Home, func(context.Context) error { return s.tidy(a.Before) })
 	}
 	return p, s.planFolder(p, r)
 }
