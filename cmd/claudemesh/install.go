@@ -14,13 +14,15 @@ import (
 
 	"github.com/claudemesh/claudemesh/internal/claudecode"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/version"
 )
 
 const (
 	noClaude  = "the claude command is not on PATH; run where it is:"
 	unasked   = "nothing was done: there is no terminal to ask on"
-	installed = "Claude Code has it; sessions that run already load it with /reload-plugins or their next start"
+	hasPlugin = "Claude Code has it; sessions that run already load it with /reload-plugins or their next start"
+	hasServer = "Claude Code has the server; sessions that run already must be restarted"
 )
 
 func (a *app) installCommand() *cli.Command {
@@ -68,7 +70,11 @@ func (a *app) runInstall(ctx context.Context, c *cli.Command) error {
 	if err := a.carryOut(ctx, plan, c.Bool("yes"), "Install it?"); err != nil {
 		return err
 	}
-	return a.showDone(plan, len(plan.Left) == 0, installed)
+	done := hasPlugin
+	if o.MCPOnly {
+		done = hasServer
+	}
+	return a.showDone(plan, len(plan.Left) == 0, done)
 }
 
 func (a *app) runUninstall(ctx context.Context, c *cli.Command) error {
@@ -127,13 +133,13 @@ func (a *app) planWriter() io.Writer {
 
 func (a *app) showPlan(w io.Writer, p *claudecode.Plan) {
 	for _, s := range p.Steps {
-		fmt.Fprintf(w, "- %s\n", s.Text)
+		fmt.Fprintf(w, "- %s\n", render.Visible(s.Text))
 		if s.Command != "" {
-			fmt.Fprintf(w, "    %s\n", s.Command)
+			fmt.Fprintf(w, "    %s\n", render.Visible(s.Command))
 		}
 	}
 	for _, n := range p.Notes {
-		a.note("%s", n)
+		a.note("%s", render.Visible(n))
 	}
 }
 

@@ -98,7 +98,7 @@ func (c Client) list(ctx context.Context, into any, args ...string) error {
 		return err
 	}
 	if err := json.Unmarshal(out, into); err != nil {
-		return fmt.Errorf("claude %s: it printed no JSON; claude 2.1.287 or newer is needed", strings.Join(args, " "))
+		return fmt.Errorf("claude %s: it printed no JSON; update Claude Code", strings.Join(args, " "))
 	}
 	return nil
 }
@@ -129,6 +129,20 @@ func (c Client) readServers(s *situation) error {
 		s.elsewhere = append(s.elsewhere, "claude mcp remove claudemesh --scope project")
 	}
 	return nil
+}
+
+// samePlace says whether two paths lead to one place; it need not be there any more.
+func samePlace(a, b string) bool { return a != "" && resolve(a) == resolve(b) }
+
+func resolve(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	dir := filepath.Dir(path)
+	if dir == path {
+		return path
+	}
+	return filepath.Join(resolve(dir), filepath.Base(path))
 }
 
 // readJSON reads a file of Claude Code's; one that is absent leaves v as it is.

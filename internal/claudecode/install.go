@@ -137,7 +137,7 @@ func (s Setup) planPlugin(p *Plan, have situation) {
 		p.Notes = append(p.Notes, fmt.Sprintf("another server is registered as %s and stays beside the plugin's; it runs: %s", ServerName, Quote(have.user.argv())))
 	}
 	noted := func(a *added) { s.remember(a); a.Plugin = true }
-	if have.marketplace != folder(s.Dir) {
+	if !samePlace(have.marketplace, folder(s.Dir)) {
 		text := "add that folder as a marketplace of plugins"
 		if have.marketplace != "" {
 			text += ", in the place of " + have.marketplace
@@ -163,7 +163,7 @@ var ErrPlugin = errors.New("the plugin is installed, and it brings the server")
 
 func (s Setup) planServer(p *Plan, have situation) error {
 	switch {
-	case have.plugin != nil && have.marketplace == folder(s.Dir):
+	case have.plugin != nil && samePlace(have.marketplace, folder(s.Dir)):
 		return ErrPlugin
 	case have.user == nil:
 	case Quote(have.user.argv()) == Quote(s.server()):

@@ -81,9 +81,9 @@ func TestPlanServer(t *testing.T) {
 func TestReadServers(t *testing.T) {
 	t.Parallel()
 	s := setupIn(t)
-	write1(t, s.Client.State, `{"mcpServers":{"claudemesh":{"type":"stdio","command":"claudemesh","args":["mcp"],"env":{}}},
+	put(t, s.Client.State, `{"mcpServers":{"claudemesh":{"type":"stdio","command":"claudemesh","args":["mcp"],"env":{}}},
 		"projects":{"/a b":{"mcpServers":{"claudemesh":{"command":"x"}}},"/c":{"allowedTools":[]}}}`, 0o600)
-	write1(t, filepath.Join(s.Client.Project, ".mcp.json"), `{"mcpServers":{"claudemesh":{"command":"x"}}}`, 0o600)
+	put(t, filepath.Join(s.Client.Project, ".mcp.json"), `{"mcpServers":{"claudemesh":{"command":"x"}}}`, 0o600)
 	have, err := s.Client.look(t.Context())
 	if err != nil || Quote(have.user.argv()) != "claudemesh mcp" {
 		t.Fatalf("%+v, %v", have.user, err)
@@ -91,7 +91,7 @@ func TestReadServers(t *testing.T) {
 	if got := strings.Join(have.elsewhere, "|"); got != "cd '/a b' && claude mcp remove claudemesh --scope local|claude mcp remove claudemesh --scope project" {
 		t.Error(got)
 	}
-	write1(t, s.Client.State, `{`, 0o600)
+	put(t, s.Client.State, `{`, 0o600)
 	if _, err := s.Client.look(t.Context()); err == nil {
 		t.Error("what does not parse is taken for nothing")
 	}
@@ -128,7 +128,7 @@ func TestTwoClaudes(t *testing.T) {
 	b := a
 	b.Client.Home = t.TempDir()
 	for _, s := range []Setup{a, b} {
-		write1(t, s.Client.settings(), "{}", 0o600)
+		put(t, s.Client.settings(), "{}", 0o600)
 		plan, err := s.Install(t.Context(), Options{StatusLine: true})
 		if err != nil {
 			t.Fatal(err)
@@ -155,5 +155,21 @@ func TestRunEnds(t *testing.T) {
 	p.step("two", func(context.Context) error { t.Error("it goes on"); return nil })
 	if err := p.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestSamePlace(t *testing.T) {
+	t.Parallel()
+	real := filepath.Join(t.TempDir(), "real")
+	link := real + "-link"
+	if err := os.Mkdir(real, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(real, link); err != nil {
+		t.Skip(err)
+	}
+	gone := func(dir string) string { return filepath.Join(dir, "gone", "claude") }
+	if !samePlace(real, link) || !samePlace(gone(real), gone(link)) || samePlace(real, gone(real)) || samePlace("", "") {
+		t.Error("places are told apart wrongly")
 	}
 }

@@ -98,7 +98,7 @@ func TestStatusLine(t *testing.T) {
 		s := setupIn(t)
 		path := s.Client.settings()
 		if before != "" {
-			write1(t, path, before, 0o640)
+			put(t, path, before, 0o640)
 		}
 		plan, err := s.Install(t.Context(), Options{StatusLine: true})
 		if err != nil {
@@ -130,7 +130,7 @@ func TestStatusLineOfOnesOwn(t *testing.T) {
 	t.Parallel()
 	for text, ok := range map[string]bool{`{"statusLine":{"type":"command","command":"mine"}}`: true, "{,}": false} {
 		s := setupIn(t)
-		write1(t, s.Client.settings(), text, 0o600)
+		put(t, s.Client.settings(), text, 0o600)
 		plan, err := s.Install(t.Context(), Options{StatusLine: true})
 		if (err == nil) != ok || ok && len(plan.Notes) != 1 {
 			t.Errorf("%s: %v, %+v", text, err, plan)
@@ -144,7 +144,32 @@ func TestStatusLineOfOnesOwn(t *testing.T) {
 	}
 }
 
-func write1(t *testing.T, path, text string, mode os.FileMode) {
+// What was changed between install and uninstall stays; only what claude left empty goes.
+func TestTidySettings(t *testing.T) {
+	t.Parallel()
+	was := "{\n\t\"a\": 1, \"enabledPlugins\": {}\n}"
+	for _, c := range []struct {
+		before    *string
+		now, want string
+	}{
+		{&was, `{"enabledPlugins": {}, "a": 1, "extraKnownMarketplaces": {}}`, was},
+		{&was, `{"enabledPlugins": {}, "a": 1, "b": 2, "extraKnownMarketplaces": {}}`, `{"enabledPlugins": {}, "a": 1, "b": 2}`},
+		{&was, `{"enabledPlugins": {}, "a": 1, "extraKnownMarketplaces": {"x": {}}}`, `{"enabledPlugins": {}, "a": 1, "extraKnownMarketplaces": {"x": {}}}`},
+		{nil, `{"enabledPlugins": {}, "b": 2}`, `{"b": 2}`},
+		{nil, `{"enabledPlugins": {}, "extraKnownMarketplaces": {}}`, ""},
+	} {
+		s := setupIn(t)
+		put(t, s.Client.settings(), c.now, 0o600)
+		if err := s.tidy(&before{Settings: c.before}); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(s.Client.settings()); string(got) != c.want {
+			t.Errorf("%s became %q, want %q", c.now, got, c.want)
+		}
+	}
+}
+
+func put(t *testing.T, path, text string, mode os.FileMode) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		t.Fatal(err)

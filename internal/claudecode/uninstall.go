@@ -29,7 +29,7 @@ func (s Setup) Uninstall(ctx context.Context) (*Plan, error) {
 	}
 	p := &Plan{}
 	s.planLine(p, a)
-	mine := have.marketplace == folder(s.Dir)
+	mine := samePlace(have.marketplace, folder(s.Dir))
 	switch {
 	case s.Client.Path == "" && a.Plugin:
 		p.Left = append(p.Left, "claude plugin uninstall "+pluginID+" --scope user", "claude plugin marketplace remove "+ServerName)

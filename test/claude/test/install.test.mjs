@@ -132,6 +132,20 @@ test('half an installation, another folder and a disabled plugin are mended', ()
   assert.deepEqual(JSON.parse(m.claude('plugin', 'marketplace', 'list', '--json')), [])
 })
 
+test('a directory of one\'s own, behind a symbolic link and with a space', () => {
+  const m = machine()
+  const [real, link] = ['own dir', 'a link'].map(name => path.join(m.room.dir, name))
+  fs.mkdirSync(real, { mode: 0o700 })
+  fs.symlinkSync(real, link)
+  const before = snapshot(m.room.home)
+  m.claudemesh('--config-dir', link, 'install', '-y')
+  assert.ok(m.look().servers.includes(`plugin:claudemesh:claudemesh: claudemesh --config-dir ${link} mcp - ✔ Connected`))
+  assert.deepEqual(JSON.parse(m.claudemesh('--config-dir', link, 'install', '-y', '--json')).steps, [])
+  m.claudemesh('--config-dir', link, 'uninstall', '-y')
+  assert.deepEqual(differences(before, snapshot(m.room.home)), [])
+  assert.equal(fs.existsSync(path.join(real, 'claude')), false)
+})
+
 test('an older plugin is brought up when its server starts', () => {
   const m = machine()
   m.claudemesh('install', '-y')
