@@ -70,8 +70,8 @@ func (a *app) runHook(ctx context.Context, event string) int {
 		return exitOK
 	}
 	p := profile.At(dir)
-	if _, err := os.Stat(p.MailboxPath()); errors.Is(err, fs.ErrNotExist) {
-		return exitOK // no mesh was joined
+	if !served(p, event) {
+		return exitOK
 	}
 	type result struct {
 		woken bool
@@ -105,6 +105,16 @@ func (a *app) runHook(ctx context.Context, event string) int {
 		return exitWake
 	}
 	return exitOK
+}
+
+// served reports whether there is a mesh here. The mailbox of the first session
+// after a join is only now being made by its MCP server: a waiter waits for it.
+func served(p *profile.Profile, event string) bool {
+	if _, err := os.Stat(p.MailboxPath()); !errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	meshes, err := p.Meshes()
+	return event == rewake && (err != nil || len(meshes) > 0)
 }
 
 // serveHook reads the event and lets the courier of the agent serve it.

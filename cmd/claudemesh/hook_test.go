@@ -140,6 +140,20 @@ func TestHookWithoutAMesh(t *testing.T) {
 	}
 }
 
+// Who has left every mesh is as one who joined none.
+func TestHookAfterLeaving(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	if err := os.WriteFile(filepath.Join(d.dir, "config.json"), []byte(`{"version":1,"meshes":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.silent(ofSession, "hook", "rewake")
+	d.silent(ofSession, "hook", "Stop")
+	if _, err := os.Stat(filepath.Join(d.dir, "mailbox.db")); err == nil {
+		t.Error("a mailbox was made")
+	}
+}
+
 func TestHookPrompt(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t).open()
