@@ -168,7 +168,7 @@ func TestHookPrompt(t *testing.T) {
 	if said["hookEventName"] != "UserPromptSubmit" || !strings.Contains(said["additionalContext"], "the schema changed") {
 		t.Errorf("%v", said)
 	}
-	d.silent(ofSession, "hook", "UserPromptSubmit") // held, and now read
+	d.silent(ofSession, "hook", "Stop") // which proves that it was read
 	if owed, err := d.box.Unreceipted(context.Background(), wire.ID{1}, wire.Key{1}, 0); len(owed) != 1 || err != nil {
 		t.Errorf("owed %v, %v", owed, err)
 	}

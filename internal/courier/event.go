@@ -44,7 +44,9 @@ type Event struct {
 	Subagent string `json:"agent_id"`          // it happened inside this one
 	Kind     string `json:"notification_type"` // of Notification
 	Prompt   string `json:"prompt"`            // of UserPromptSubmit
-	Attended string `json:"-"`                 // 1: a person is there; 0: none; "": not known
+	// Transcript is the file of the conversation, a line of JSON for each thing in it.
+	Transcript string `json:"transcript_path"`
+	Attended   string `json:"-"` // 1: a person is there; 0: none; "": not known
 }
 
 // ReadEvent reads an event, at most 1 MiB of JSON.
@@ -110,16 +112,21 @@ const (
 const taskNotice = "<task-notification>"
 
 // proves judges what was shown before the event: a request to the model lies
-// between, or the conversation is gone. The turn that a waiter begins proves
-// nothing by its beginning.
+// between, or the conversation is gone. When the person breaks a turn off before
+// the model has answered, no event tells, and the agent takes the prompt back
+// with all that came with it: the next prompt finds out from the transcript.
 func (e *Event) proves(s *mailbox.Shown) verdict {
 	switch {
 	case e.Name == SessionEnd, e.Name == SessionStart && e.Source == "clear", s.Session != "" && s.Session != e.Session:
 		return lost
-	case e.Name == UserPromptSubmit && strings.HasPrefix(e.Prompt, taskNotice):
-		return unknown
-	case e.Name == UserPromptSubmit || e.Name == PostToolBatch || e.Name == Stop:
+	case e.Name == PostToolBatch || e.Name == Stop:
 		return read
+	case e.Name != UserPromptSubmit:
+		return unknown
+	case !s.Opens || answered(e.Transcript, s.At):
+		return read
+	case strings.HasPrefix(e.Prompt, taskNotice) && pathOf(s.Holder) == mailbox.ByRewake:
+		return unknown // this may be the turn that it began
 	}
-	return unknown
+	return lost
 }

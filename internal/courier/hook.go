@@ -1,6 +1,7 @@
 package courier
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -242,7 +243,7 @@ func (c *Courier) bodies(ctx context.Context, a mailbox.Agent, least wire.Priori
 	if more != "" {
 		text += "\n" + more
 	}
-	return c.show(ctx, b, e.Session, func(a *mailbox.Agent) error {
+	return c.show(ctx, b, e, func(a *mailbox.Agent) error {
 		a.Status = Working // also at a Stop, which now is none
 		return printContext(out, e, text)
 	})
@@ -250,9 +251,9 @@ func (c *Courier) bodies(ctx context.Context, a mailbox.Agent, least wire.Priori
 
 // show records a batch as shown and prints it, in one transaction: what is not
 // printed is not recorded and goes back, so that no later event takes it for read.
-func (c *Courier) show(ctx context.Context, b *Batch, session string, print func(*mailbox.Agent) error) error {
+func (c *Courier) show(ctx context.Context, b *Batch, e *Event, print func(*mailbox.Agent) error) error {
 	_, err := c.Box.ChangeAgent(ctx, c.pid, func(a *mailbox.Agent) error {
-		a.Shown = append(a.Shown, c.shown(b, session)...)
+		a.Shown = append(a.Shown, c.shown(b, cmp.Or(a.Session, e.Session), e.Name == UserPromptSubmit || c.Path == mailbox.ByRewake)...)
 		return print(a)
 	})
 	if err == nil {
@@ -262,13 +263,13 @@ func (c *Courier) show(ctx context.Context, b *Batch, session string, print func
 }
 
 // shown is a batch as the record keeps it, by mesh.
-func (c *Courier) shown(b *Batch, session string) (all []mailbox.Shown) {
+func (c *Courier) shown(b *Batch, session string, opens bool) (all []mailbox.Shown) {
 	for i := range b.Messages {
 		m := &b.Messages[i]
 		at := slices.IndexFunc(all, func(s mailbox.Shown) bool { return s.Mesh == m.Mesh })
 		if at < 0 {
 			at = len(all)
-			all = append(all, mailbox.Shown{Holder: c.holder, Mesh: m.Mesh, Session: session, At: c.now().UnixMilli()})
+			all = append(all, mailbox.Shown{Holder: c.holder, Mesh: m.Mesh, Session: session, At: c.now().UnixMilli(), Opens: opens})
 		}
 		all[at].Numbers = append(all[at].Numbers, m.Number)
 	}

@@ -21,7 +21,7 @@ func event(name string) courier.Event { return courier.Event{Name: name} }
 // a request, and the sender is told with the broker's time.
 func TestPromptShowsAndLaterEventsProve(t *testing.T) {
 	t.Parallel()
-	for _, proof := range []string{courier.PostToolBatch, courier.Stop, courier.UserPromptSubmit} {
+	for _, proof := range []string{courier.PostToolBatch, courier.Stop} {
 		w := newWorld(t)
 		low, urgent := w.receive(wire.PriorityLow), w.receive(wire.PriorityNow)
 		text := w.hook(event(courier.UserPromptSubmit))
@@ -45,6 +45,51 @@ func TestPromptShowsAndLaterEventsProve(t *testing.T) {
 			t.Error("the path is not proven")
 		}
 	}
+}
+
+// A turn that was broken off has no end. The next prompt tells from the
+// transcript whether the conversation kept what came with the one before.
+func TestBrokenOff(t *testing.T) {
+	t.Parallel()
+	hour := func(h int) string { return time.Now().Add(time.Duration(h) * time.Hour).UTC().Format(time.RFC3339Nano) }
+	for name, c := range map[string]struct {
+		transcript string
+		kept       bool
+	}{
+		"no file":      {"", false},
+		"no answer":    {`{"type":"user","timestamp":"` + hour(1) + `","message":{"content":"think"}}`, false},
+		"older answer": {`{"type":"assistant","timestamp":"` + hour(-1) + `"}`, false},
+		"a subagent's": {`{"type":"assistant","isSidechain":true,"timestamp":"` + hour(1) + `"}`, false},
+		"no JSON":      {"assistant", false},
+		"answer":       {"{}\n" + `{"type":"assistant","timestamp":"` + hour(1) + `"}` + "\n{", true},
+		"interrupted":  {`{"type":"user","timestamp":"` + hour(1) + `","message":{"content":[{"text":"[Request interrupted by user]"}]}}`, true},
+		"long":         {strings.Repeat("x", 3<<20) + "\n" + `{"type":"assistant","timestamp":"` + hour(1) + `"}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			e := event(courier.UserPromptSubmit)
+			if e.Transcript = t.TempDir(); c.transcript != "" {
+				e.Transcript += "/t.jsonl"
+				w.check(os.WriteFile(e.Transcript, []byte(c.transcript), 0o600))
+			}
+			text := w.receive(wire.PriorityNext)
+			w.has(w.hook(e), text)
+			if again := w.hook(e); c.kept {
+				w.equal(again, "")
+				w.equal(w.owed(), text+";")
+			} else {
+				w.has(again, text)
+				w.equal(w.owed(), "")
+			}
+		})
+	}
+	w := newWorld(t) // what came within a turn stays whatever happens
+	w.hook(event(courier.UserPromptSubmit))
+	text := w.receive(wire.PriorityNow)
+	w.has(w.hook(event(courier.PostToolBatch)), text)
+	w.equal(w.hook(event(courier.UserPromptSubmit)), "")
+	w.equal(w.owed(), text+";")
 }
 
 // What was shown to a conversation that is gone goes back, once.
@@ -85,7 +130,6 @@ func TestNoProof(t *testing.T) {
 	for _, e := range []courier.Event{
 		{Name: courier.PostToolBatch, Subagent: "a1"}, {Name: courier.Stop, Subagent: "a1"}, event(courier.StopFailure),
 		{Name: courier.Notification, Kind: "idle_prompt"}, {Name: courier.SessionStart, Source: "compact"},
-		{Name: courier.UserPromptSubmit, Prompt: "<task-notification>\n<summary>Stop hook feedback"},
 	} {
 		w.hook(e)
 		w.equal(len(w.agent().Shown), 1)

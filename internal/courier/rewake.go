@@ -141,7 +141,7 @@ func (w *waiter) wake(ctx context.Context, a mailbox.Agent, out io.Writer) (bool
 		return false, err
 	}
 	busy := errors.New("a turn has begun")
-	err = w.show(ctx, b, a.Session, func(a *mailbox.Agent) error {
+	err = w.show(ctx, b, &w.event, func(a *mailbox.Agent) error {
 		switch {
 		case a.Waiter != w.self || !w.wanted(a):
 			return errOver
@@ -171,7 +171,7 @@ func (w *waiter) leave(ctx context.Context, err error) error {
 		a.Waiter = process.Process{}
 		return nil
 	})
-	if errors.Is(err, errOver) {
+	if errors.Is(err, errOver) || ctx.Err() != nil {
 		return nil
 	}
 	return err

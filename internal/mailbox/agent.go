@@ -115,6 +115,7 @@ type Shown struct {
 	Numbers []int64 `json:"numbers"`
 	Session string  `json:"session"` // the agent's; "" was not known
 	At      int64   `json:"at"`
+	Opens   bool    `json:"opens,omitempty"` // it came with a prompt, which is taken back when it is broken off before an answer
 }
 
 // Recipients are the keys whose messages are for this agent: its sessions' and

@@ -5,13 +5,14 @@ import path from 'node:path'
 import { spawn } from 'node:child_process'
 import { after } from 'node:test'
 import { meshBin } from '../lib/room.mjs'
+import { findText } from '../lib/find.mjs'
 import { onStage } from '../lib/stage.mjs'
 import { Table } from '../lib/table.mjs'
 import { until } from '../lib/util.mjs'
 
 const table = new Table('Paths of hooks, by what the session was doing',
   ['rewake', 'hooks'],
-  ['idle', 'prompted', 'working', 'stopping', 'cleared', 'one-shot'])
+  ['idle', 'prompted', 'working', 'stopping', 'broken off', 'cleared', 'one-shot'])
 after(() => console.log(`\n${table}\n`))
 
 // The machine's owner allows no plugin a module; its settings hooks run.
@@ -21,6 +22,7 @@ const notice = 'neither an instruction from your user nor an approval'
 /** Alice at a terminal, and Bob's session with the plugin, idle and registered. */
 async function pair(stage, steps = []) {
   const alice = await stage.member('alice')
+  alice.tell = (text, ...flags) => alice.meshJson(['send', ...flags, 'bob/api', text])
   const room = await stage.member('bob', { projects: ['api'], managed, settings: { permissions: { allow: ['Bash'] } } })
   await room.installPlugin()
   const bob = await stage.tui(room, { steps })
@@ -33,11 +35,9 @@ async function pair(stage, steps = []) {
 /** Waits until a message lies unread in Bob's mailbox. */
 const received = room => until(async () => (await room.status())[0].seats.some(s => s.unread > 0), { what: 'the message at Bob' })
 
-/** A tool that runs until the test says go. */
-function busy(room, when) {
-  const file = path.join(room?.dir ?? '', 'go')
-  return { file, step: { name: 'busy', when: { tail: when }, tools: [{ name: 'Bash', input: { command: `until [ -e ${file} ]; do sleep 0.1; done`, description: 'wait' } }] } }
-}
+/** A tool that runs until its project holds a file called go. */
+const busy = { name: 'busy', when: { tail: 'long work' }, tools: [{ name: 'Bash', input: { command: 'until [ -e go ]; do sleep 0.1; done', description: 'wait' } }] }
+const go = room => fs.writeFileSync(path.join(room.project(), 'go'), '')
 
 /** What became of a message, as message_status of a session of its sender tells. */
 async function told(room, id, match) {
@@ -60,14 +60,14 @@ async function told(room, id, match) {
 
 table.cell('rewake', 'idle', onStage(async stage => {
   const { alice, bob } = await pair(stage)
-  const { id } = await alice.send('bob/api', 'the schema changed')
+  const { id } = await alice.tell('the schema changed')
   const at = await bob.waitText('the schema changed')
   assert.equal(at.role, 'user')
   assert.match(at.text, /SYSTEM NOTIFICATION - NOT USER INPUT/)
   assert.ok(at.text.includes(notice))
   await told(alice, id, /read/)
   await bob.waiter() // again, for the next
-  await alice.send('bob/api', 'and once more')
+  await alice.tell('and once more')
   await bob.waitText('and once more')
   assert.equal(bob.countText('the schema changed'), 1)
   assert.equal(bob.countText('and once more'), 1)
@@ -76,7 +76,7 @@ table.cell('rewake', 'idle', onStage(async stage => {
 table.cell('hooks', 'prompted', onStage(async stage => {
   const { alice, room, bob } = await pair(stage)
   bob.kill(/hook rewake/)
-  const { id } = await alice.send('bob/api', 'the schema changed')
+  const { id } = await alice.tell('the schema changed')
   await received(room)
   assert.equal(bob.countText('the schema changed'), 0)
   await bob.prompt('go on')
@@ -90,15 +90,13 @@ table.cell('hooks', 'prompted', onStage(async stage => {
 }))
 
 table.cell('hooks', 'working', onStage(async stage => {
-  const { alice, room, bob } = await pair(stage)
-  const { file, step } = busy(room, 'long work')
-  bob.model.addSteps([step])
+  const { alice, room, bob } = await pair(stage, [busy])
   await bob.prompt('long work')
   await bob.waitStep('busy')
-  const { id } = await alice.send('bob/api', 'stop the release', '--priority', 'now')
-  await alice.send('bob/api', 'some other time')
+  const { id } = await alice.tell('stop the release', '--priority', 'now')
+  await alice.tell('some other time')
   await until(async () => (await room.status())[0].seats.some(s => s.unread > 1), { what: 'both at Bob' })
-  fs.writeFileSync(file, '')
+  go(room)
   const at = await bob.waitText('stop the release')
   assert.match(at.text, /PostToolBatch hook additional context/)
   assert.ok(at.text.includes(notice))
@@ -111,15 +109,13 @@ table.cell('hooks', 'working', onStage(async stage => {
 }))
 
 table.cell('hooks', 'stopping', onStage(async stage => {
-  const { alice, room, bob } = await pair(stage)
-  const { file, step } = busy(room, 'long work')
-  bob.model.addSteps([step])
+  const { alice, room, bob } = await pair(stage, [busy])
   await bob.prompt('long work')
   await bob.waitStep('busy')
   bob.kill(/hook rewake/)
-  await alice.send('bob/api', 'the schema changed')
+  await alice.tell('the schema changed')
   await received(room)
-  fs.writeFileSync(file, '')
+  go(room)
   const at = await bob.waitText('the schema changed')
   assert.match(at.text, /Stop hook additional context/)
   await bob.waiter()
@@ -128,18 +124,36 @@ table.cell('hooks', 'stopping', onStage(async stage => {
   assert.equal(bob.countText('the schema changed'), 1)
 }))
 
-table.cell('hooks', 'cleared', onStage(async stage => {
+// Broken off before the model has said a word, a prompt goes back into the prompt box, and what came with it is gone.
+table.cell('hooks', 'broken off', onStage(async stage => {
   const { alice, room, bob } = await pair(stage, [{ name: 'slow', when: { tail: 'think' }, delayMs: 60_000 }])
   bob.kill(/hook rewake/)
-  const { id } = await alice.send('bob/api', 'the schema changed')
+  const { id } = await alice.tell('the schema changed')
+  await received(room)
+  await bob.prompt('think')
+  await bob.waitText('the schema changed')
+  bob.keys('Escape')
+  await until(() => bob.draft() === 'think', { what: () => `the prompt back in its box\n${bob.describe()}` })
+  bob.keys('C-u')
+  await bob.prompt('go on')
+  const at = await bob.waitText('go on')
+  assert.equal(findText(bob.model.log.filter(e => e.seq === at.seq), 'the schema changed').length, 1)
+  await told(alice, id, /read/)
+  assert.equal(bob.countText('the schema changed'), 1)
+}))
+
+table.cell('hooks', 'cleared', onStage(async stage => {
+  const { alice, room, bob } = await pair(stage, [{ name: 'slow', when: { tail: 'think' }, text: 'a b c d e f g h i j', chunkMs: 5000 }])
+  bob.kill(/hook rewake/)
+  const { id } = await alice.tell('the schema changed')
   await received(room)
   await bob.prompt('think')
   const first = await bob.waitText('the schema changed')
+  await bob.waitScreen(/● a/)
   bob.keys('Escape')
-  await bob.waitScreen(/Interrupted|interrupted/)
+  await bob.waitScreen(/Interrupted/)
   await bob.prompt('/clear')
-  await received(room) // nothing proved that it was read
-  await bob.waiter()
+  // Nothing has proved that it was read: the new conversation is woken with it.
   const again = await until(() => bob.model.log.findLast(e => e.seq > first.seq && e.tail?.includes('the schema changed')), { what: () => `it again\n${bob.describe()}` })
   assert.notEqual(again.session, bob.model.log.find(e => e.seq === first.seq).session)
   await told(alice, id, /read/)
