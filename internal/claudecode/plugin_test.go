@@ -89,7 +89,8 @@ func TestRenderedCommands(t *testing.T) {
 		t.Errorf("modules %q", hooks.Modules)
 	}
 	rewakes := map[string]bool{"SessionStart": true, "Stop": true}
-	for _, event := range []string{"SessionStart", "UserPromptSubmit", "PostToolBatch", "Stop", "SessionEnd"} {
+	events := []string{"SessionStart", "UserPromptSubmit", "PostToolBatch", "Stop", "StopFailure", "Notification", "SessionEnd"}
+	for _, event := range events {
 		list := hooks.Hooks[event][0].Hooks
 		if want := with(awkward[1:], "hook", event); list[0].Command != awkward[0] || !slices.Equal(list[0].Args, want) || list[0].AsyncRewake {
 			t.Errorf("%s: %+v", event, list[0])
@@ -98,7 +99,7 @@ func TestRenderedCommands(t *testing.T) {
 			t.Errorf("%s: %+v", event, list)
 		}
 	}
-	if len(hooks.Hooks) != 5 {
+	if len(hooks.Hooks) != len(events) {
 		t.Errorf("%d events", len(hooks.Hooks))
 	}
 }
