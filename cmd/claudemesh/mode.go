@@ -22,7 +22,7 @@ var errNoAgent = &failure{
 }
 
 func (a *app) modeCommand() *cli.Command {
-	return command(spec{
+	c := command(spec{
 		name: "mode", usage: "show or set what may enter a session unasked", args: "[MODE]", max: 1,
 		about: "push: messages wake the session and enter whole. notice: a line says that there are some.\n" +
 			"inbox: only the tools' results count them. off: nothing. Without --session it is the session\n" +
@@ -31,6 +31,16 @@ func (a *app) modeCommand() *cli.Command {
 		flags:   []cli.Flag{&cli.StringFlag{Name: "session", Usage: "the `SESSION`, by its name in a mesh or its process id"}},
 		run:     a.runMode,
 	})
+	c.ShellComplete = func(ctx context.Context, c *cli.Command) {
+		cli.DefaultCompleteWithFlags(ctx, c)
+		if typed := a.args[max(0, len(a.args)-2)]; strings.HasPrefix(typed, "-") {
+			return
+		}
+		for _, m := range mailbox.Modes {
+			a.printf("%s\n", m)
+		}
+	}
+	return c
 }
 
 // agentMode is what mode prints.

@@ -71,6 +71,17 @@ func TestMode(t *testing.T) {
 	}
 }
 
+func TestModeCompletion(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	if out, _, _ := d.run("", "mode", "--generate-shell-completion"); out != "push\nnotice\ninbox\noff\n" {
+		t.Errorf("completes with %q", out)
+	}
+	if out, _, _ := d.run("", "mode", "--se", "--generate-shell-completion"); !strings.HasPrefix(out, "--session") || strings.Contains(out, "notice") {
+		t.Errorf("completes a flag with %q", out)
+	}
+}
+
 func TestModeWithoutAgents(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
