@@ -33,6 +33,8 @@ type waiter struct {
 	self  process.Process
 	mine  bool      // it has been the agent's waiter
 	since time.Time // when it first saw what waits; zero: nothing waits
+	busy  bool      // the agent works, as its events tell
+	lull  int64     // since when it idled by its own word when that was last looked up; 0: it did not
 }
 
 // Wait waits until a message may start a turn of the idle agent, and writes it
@@ -65,6 +67,9 @@ func (c *Courier) Wait(ctx context.Context, e Event, out io.Writer) (woken bool,
 		case <-hints:
 		case <-ripe.C:
 		case <-tick.C:
+			if err := w.rest(ctx); err != nil {
+				return false, w.leave(ctx, err)
+			}
 		case <-late.C:
 			return false, nil
 		case <-ctx.Done():
@@ -91,7 +96,8 @@ func (w *waiter) look(ctx context.Context, out io.Writer) (known, woken bool, er
 		return false, false, err
 	case !w.wanted(&a):
 		return true, false, errOver
-	case a.Status == Working: // its own events bring messages in
+	}
+	if w.busy = a.Status == Working; w.busy { // its own events bring messages in
 		w.since = time.Time{}
 		return true, false, nil
 	}
@@ -101,6 +107,24 @@ func (w *waiter) look(ctx context.Context, out io.Writer) (known, woken bool, er
 	}
 	woken, err = w.wake(ctx, a, out)
 	return true, woken, err
+}
+
+// rest notes that the agent idles when it has said so itself for a while: a turn
+// that the person breaks off ends without an event.
+func (w *waiter) rest(ctx context.Context) error {
+	last := w.lull
+	w.lull = 0
+	if !w.busy {
+		return nil
+	}
+	if w.lull = idleSince(w.event.Transcript, w.pid); w.lull == 0 || w.lull != last {
+		return nil
+	}
+	_, err := w.Box.ChangeAgent(ctx, w.pid, func(a *mailbox.Agent) error { a.Status = Idle; return nil })
+	if errors.Is(err, mailbox.ErrNoAgent) {
+		return nil
+	}
+	return err
 }
 
 // claim makes this process the agent's only waiter. One that a new

@@ -2,6 +2,7 @@ package courier_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -132,6 +133,36 @@ func TestWaiterWaitsForIdle(t *testing.T) {
 		text := w.receive(wire.PriorityNext)
 		n.running()
 		w.equal(w.hook(event(courier.Stop)), "")
+		w.has(n.ended(), text)
+	})
+}
+
+// A turn that the person broke off has no end: the agent's own file tells.
+func TestWaiterAfterABrokenTurn(t *testing.T) {
+	inBubble(t, func(w *world) {
+		dir := w.TempDir()
+		w.check(os.Mkdir(dir+"/sessions", 0o700))
+		says := func(text string) {
+			w.Helper()
+			w.check(os.WriteFile(fmt.Sprintf("%s/sessions/%d.json", dir, os.Getpid()), []byte(text), 0o600))
+		}
+		w.hook(event(courier.UserPromptSubmit))
+		e := atStop
+		e.Transcript = dir + "/projects/web/s1.jsonl"
+		n := w.wait(e, os.Getpid())
+		text := w.receive(wire.PriorityNow)
+		for _, other := range []string{"garbage", `{"status":"busy","statusUpdatedAt":5}`, `{"status":"waiting","statusUpdatedAt":5}`, `{"status":"idle"}`} {
+			says(other)
+			time.Sleep(10 * time.Second)
+			n.running()
+		}
+		for i := range 5 { // it idles only for moments
+			says(fmt.Sprintf(`{"status":"idle","statusUpdatedAt":%d}`, 6+i))
+			n.running() // a second
+			says(`{"status":"busy","statusUpdatedAt":5}`)
+			time.Sleep(2 * time.Second)
+		}
+		says(`{"status":"idle","statusUpdatedAt":99}`)
 		w.has(n.ended(), text)
 	})
 }

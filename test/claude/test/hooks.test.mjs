@@ -142,6 +142,19 @@ table.cell('hooks', 'broken off', onStage(async stage => {
   assert.equal(bob.countText('the schema changed'), 1)
 }))
 
+// No event tells of it; the waiter learns that the session idles from what Claude Code says of itself.
+table.cell('rewake', 'broken off', onStage(async stage => {
+  const { alice, bob } = await pair(stage, [{ name: 'slow', when: { tail: 'think' }, delayMs: 60_000 }])
+  await bob.prompt('think')
+  await bob.waitStep('slow')
+  bob.keys('Escape')
+  await until(() => bob.draft() === 'think', { what: () => `the prompt back in its box\n${bob.describe()}` })
+  await alice.tell('the schema changed')
+  await bob.waitText('the schema changed')
+  assert.equal(bob.draft(), 'think') // as the person left it
+  assert.equal(bob.countText('the schema changed'), 1)
+}))
+
 table.cell('hooks', 'cleared', onStage(async stage => {
   const { alice, room, bob } = await pair(stage, [{ name: 'refused', times: 50, when: { tail: 'think' }, error: { status: 400, type: 'invalid_request_error', message: 'no thinking today' } }])
   bob.kill(/hook rewake/)
