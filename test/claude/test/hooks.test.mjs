@@ -19,16 +19,17 @@ after(() => console.log(`\n${table}\n`))
 const managed = { pluginConfigs: { 'cc-plugin-sec-default@builtin': { options: { allowManagedModsOnly: true } } } }
 const notice = 'neither an instruction from your user nor an approval'
 
-/** Alice at a terminal, and Bob's session with the plugin, idle and registered. */
-async function pair(stage, steps = []) {
+/** Alice at a terminal, and Bob's session with the plugin, idle and registered. A headless one has no waiter. */
+async function pair(stage, steps = [], kind = 'tui') {
   const alice = await stage.member('alice')
   alice.tell = (text, ...flags) => alice.meshJson(['send', ...flags, 'bob/api', text])
   const room = await stage.member('bob', { projects: ['api'], managed, settings: { permissions: { allow: ['Bash'] } } })
   await room.installPlugin()
-  const bob = await stage.tui(room, { steps })
+  const bob = await stage[kind](room, { steps })
   bob.mode = () => room.meshJson(['mode', '--session', 'api'], { fails: true }).catch(() => ({}))
   bob.waiter = () => until(async () => (await bob.mode()).wake === 'rewake', { what: () => `a waiter\n${bob.describe()}` })
-  await bob.waiter()
+  if (kind === 'tui') await bob.waiter()
+  else await until(async () => (await bob.mode()).mode === 'push', { what: () => `its record\n${bob.describe()}` })
   return { alice, room, bob }
 }
 
@@ -109,16 +110,14 @@ table.cell('hooks', 'working', onStage(async stage => {
 }))
 
 table.cell('hooks', 'stopping', onStage(async stage => {
-  const { alice, room, bob } = await pair(stage, [busy])
+  const { alice, room, bob } = await pair(stage, [busy], 'headless')
   await bob.prompt('long work')
   await bob.waitStep('busy')
-  bob.kill(/hook rewake/)
   await alice.tell('the schema changed')
   await received(room)
   go(room)
   const at = await bob.waitText('the schema changed')
   assert.match(at.text, /Stop hook additional context/)
-  await bob.waiter()
   await bob.prompt('and now')
   await bob.waitText('and now')
   assert.equal(bob.countText('the schema changed'), 1)
@@ -126,7 +125,7 @@ table.cell('hooks', 'stopping', onStage(async stage => {
 
 // Broken off before the model has said a word, a prompt goes back into the prompt box, and what came with it is gone.
 table.cell('hooks', 'broken off', onStage(async stage => {
-  const { alice, room, bob } = await pair(stage, [{ name: 'slow', when: { tail: 'think' }, delayMs: 60_000 }])
+  const { alice, room, bob } = await pair(stage, [{ name: 'slow', when: { tail: 'think' }, delayMs: 20_000 }])
   bob.kill(/hook rewake/)
   const { id } = await alice.tell('the schema changed')
   await received(room)
@@ -144,7 +143,7 @@ table.cell('hooks', 'broken off', onStage(async stage => {
 
 // No event tells of it; the waiter learns that the session idles from what Claude Code says of itself.
 table.cell('rewake', 'broken off', onStage(async stage => {
-  const { alice, bob } = await pair(stage, [{ name: 'slow', when: { tail: 'think' }, delayMs: 60_000 }])
+  const { alice, bob } = await pair(stage, [{ name: 'slow', when: { tail: 'think' }, delayMs: 20_000 }])
   await bob.prompt('think')
   await bob.waitStep('slow')
   bob.keys('Escape')
