@@ -253,6 +253,9 @@ func (c *Client) MeshID() ID { return c.m.MeshID }
 // Key is the key that this client sends from.
 func (c *Client) Key() Key { return c.self }
 
+// MemberKey is the key of the member whose client it is.
+func (c *Client) MemberKey() Key { return c.member.Public() }
+
 // Name is this client's full name: member/label for a session, else the member's.
 func (c *Client) Name() string {
 	if c.role == Session {

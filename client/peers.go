@@ -36,6 +36,22 @@ func (c *Client) Peers(ctx context.Context, offline bool) (peers []Peer, fresh b
 	return peers, fresh, nil
 }
 
+// PeersOnline counts the sessions and persons that are online besides this one,
+// as far as the broker has told.
+func (c *Client) PeersOnline(ctx context.Context) (n int) {
+	if err := c.refreshPeers(ctx); err != nil {
+		c.log.Debug("peers from memory", "error", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, p := range c.peers {
+		if p.Online && key != c.self {
+			n++
+		}
+	}
+	return n
+}
+
 // refreshPeers makes the peer table the broker's, unless it already follows it.
 func (c *Client) refreshPeers(ctx context.Context) error {
 	k, err := c.online()

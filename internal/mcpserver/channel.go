@@ -58,7 +58,7 @@ func (m *meshServer) announceSome(ctx context.Context) (again bool, err error) {
 	}()
 	var fresh []taken
 	for _, cl := range m.fleet.Clients() {
-		q := unread(cl, announcePage)
+		q := m.unread(cl, announcePage)
 		q.Unoffered = true
 		list, more, err := m.box.List(ctx, q)
 		if err != nil {

@@ -114,7 +114,7 @@ func byUrgency(a, b taken) int {
 func (c *call) take(ctx context.Context, set client.Set, limit int) (msgs []taken, more int, err error) {
 	var all []taken
 	for _, cl := range set {
-		list, _, err := c.box.List(ctx, unread(cl, limit))
+		list, _, err := c.box.List(ctx, c.unread(cl, limit))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -131,7 +131,7 @@ func (c *call) take(ctx context.Context, set client.Set, limit int) (msgs []take
 		chosen[t.of]++
 	}
 	for _, cl := range set {
-		q := unread(cl, max(1, chosen[cl]))
+		q := c.unread(cl, max(1, chosen[cl]))
 		get := func() ([]mailbox.Incoming, int, error) { return c.box.Take(ctx, q, cl.Key(), c.serverClock(cl)) }
 		if chosen[cl] == 0 {
 			get = func() ([]mailbox.Incoming, int, error) {
@@ -156,8 +156,9 @@ func (c *call) take(ctx context.Context, set client.Set, limit int) (msgs []take
 	return msgs, more, nil
 }
 
-func unread(cl *client.Client, limit int) mailbox.Query {
-	return mailbox.Query{Mesh: cl.MeshID(), Recipients: cl.Addresses(), Limit: limit}
+// unread selects what is unread on a mesh and is not brought in by a courier just now.
+func (m *meshServer) unread(cl *client.Client, limit int) mailbox.Query {
+	return mailbox.Query{Mesh: cl.MeshID(), Recipients: cl.Addresses(), Now: m.now().UnixMilli(), Limit: limit}
 }
 
 func (c *call) reportMessages(ctx context.Context, set client.Set, msgs []taken, more int) (*result, error) {

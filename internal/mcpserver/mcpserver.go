@@ -20,6 +20,7 @@ import (
 	"github.com/mark3labs/mcp-go/server"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 )
 
 // Fleet is the connections that the tools speak over. What Clients returns may
@@ -31,6 +32,9 @@ type Options struct {
 	// Fleet is the clients of the joined meshes, all on Mailbox.
 	Fleet   Fleet
 	Mailbox client.Mailbox
+	// Agent is the program that is served, as far as it is known: with its process
+	// a record of it is kept in the mailbox. Without, none is.
+	Agent   mailbox.Agent
 	In      io.Reader // JSON-RPC, a message a line
 	Out     io.Writer // likewise, and nothing else
 	Logger  *slog.Logger
@@ -65,6 +69,8 @@ type meshServer struct {
 	out   *session
 	wake  chan struct{} // something may be announced now that was held back
 
+	record *record // of the agent; nil when it is not known
+
 	mu    sync.Mutex                   // guards the following
 	grace map[*client.Client]time.Time // until when calls wait for its first connection; zero: no more
 	held  map[client.ID]int            // replies and meshes that a call waits for: not announced meanwhile
@@ -91,12 +97,29 @@ func Serve(ctx context.Context, o Options) error {
 	m := &meshServer{
 		fleet: o.Fleet, box: o.Mailbox, log: o.Logger, now: o.Now, wake: make(chan struct{}, 1),
 		grace: map[*client.Client]time.Time{}, held: map[client.ID]int{},
+		record: newRecord(&o),
 	}
 	m.out = newSession(engine, o.In, o.Out, o.Logger)
 	for _, t := range tools {
 		engine.AddTool(t.describe(), m.handler(t))
 	}
-	return m.out.serve(ctx, m.announce)
+	if r := m.record; r != nil {
+		if err := r.register(ctx); err != nil {
+			o.Logger.Error("this agent is not on record: nothing is brought in unasked", "error", err)
+		}
+		defer r.leave(ctx)
+	}
+	return m.out.serve(ctx, m.background)
+}
+
+// background is what runs beside the calls.
+func (m *meshServer) background(ctx context.Context) {
+	var wg sync.WaitGroup
+	if m.record != nil {
+		wg.Go(func() { m.record.follow(ctx) })
+	}
+	wg.Go(func() { m.announce(ctx) })
+	wg.Wait()
 }
 
 // describe is the tool as tools/list shows it.
