@@ -229,8 +229,7 @@ func (c *Client) remember(ctx context.Context) error {
 // stays in its groups, and its cards go on counting.
 func (c *Client) resume(k mailbox.KnownPeer) {
 	c.cardSeq = k.CardSeq
-	var last Card
-	if c.card.Groups == nil && wire.Unmarshal(k.Card, &last) == nil && last.fits() == nil {
+	if last, err := parseCard(k.Card); err == nil && c.card.Groups == nil {
 		c.card.Groups = last.Groups
 	}
 }

@@ -27,13 +27,27 @@ func (c *Client) Peers(ctx context.Context, offline bool) (peers []Peer, fresh b
 	defer c.mu.Unlock()
 	for _, p := range c.peers {
 		if p.Online || offline && p.Role == Session && c.now().Sub(p.LastSeen) < 30*24*time.Hour {
-			peers = append(peers, *p)
+			shown := *p
+			shown.Woken = c.woken(p)
+			peers = append(peers, shown)
 		}
 	}
 	slices.SortFunc(peers, func(a, b Peer) int {
 		return cmp.Or(cmp.Compare(a.FullName(), b.FullName()), slices.Compare(a.Key[:], b.Key[:]))
 	})
 	return peers, fresh, nil
+}
+
+// woken is when a message last got into a session, as far as it can be true.
+func (c *Client) woken(p *Peer) time.Time {
+	at := time.UnixMilli(p.Card.WokenAt - c.offset.Load())
+	switch now := c.now(); {
+	case p.Card.WokenAt <= 0:
+		return time.Time{}
+	case at.After(now):
+		return now
+	}
+	return at
 }
 
 // PeersOnline counts the sessions and persons that are online besides this one,

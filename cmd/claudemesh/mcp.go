@@ -70,7 +70,7 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 	agent := a.hostAgent(cwd)
 	go orphaned(ctx, agent.PID, cancel)
 	err = mcpserver.Serve(ctx, mcpserver.Options{
-		Fleet: f, Mailbox: box, Agent: agent, In: a.in, Out: a.out, Logger: log, Version: version.String(),
+		Fleet: f, Mailbox: box, Agent: agent, NoChannel: noChannel(), In: a.in, Out: a.out, Logger: log, Version: version.String(),
 	})
 	if err == io.EOF || ctx.Err() != nil { // its end, not a failure
 		return nil
@@ -91,6 +91,11 @@ func (a *app) hostAgent(cwd string) mailbox.Agent {
 		a.note("CLAUDEMESH_MODE is push, notice, inbox or off, not %q; push is taken", mode)
 	}
 	return agent
+}
+
+// noChannel reports whether the plugin brings messages in, and the channel was not asked for.
+func noChannel() bool {
+	return os.Getenv("CLAUDEMESH_PLUGIN") == "1" && os.Getenv("CLAUDEMESH_CHANNEL") != "1"
 }
 
 // orphaned calls end when the process that started this one is gone.

@@ -75,7 +75,7 @@ func checkMessages(ctx context.Context, c *call) (*result, error) {
 // waitMessages takes what is there, or waits for the first that comes.
 func (c *call) waitMessages(ctx context.Context, set client.Set, limit int, wait time.Duration) (msgs []taken, more int, err error) {
 	if wait > 0 {
-		defer c.hold(meshIDs(set)...)()
+		defer c.holdFor(ctx, meshIDs(set)...)()
 		defer c.progress(ctx, wait, "waiting for a message")()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -83,6 +83,8 @@ func (c *call) waitMessages(ctx context.Context, set client.Set, limit int, wait
 	changes := c.box.Watch(ctx)
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
+	tick := time.NewTicker(lookEvery) // nothing hints at a courier's lease that has run out
+	defer tick.Stop()
 	for {
 		msgs, more, err = c.take(ctx, set, limit)
 		if err != nil || len(msgs) > 0 || wait == 0 {
@@ -90,6 +92,7 @@ func (c *call) waitMessages(ctx context.Context, set client.Set, limit int, wait
 		}
 		select {
 		case <-changes:
+		case <-tick.C:
 		case <-timeout.C:
 			return c.take(ctx, set, limit)
 		case <-ctx.Done():

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,12 +36,14 @@ type Options struct {
 	Mailbox client.Mailbox
 	// Agent is the program that is served, as far as it is known: with its process
 	// a record of it is kept in the mailbox. Without, none is.
-	Agent   mailbox.Agent
-	In      io.Reader // JSON-RPC, a message a line
-	Out     io.Writer // likewise, and nothing else
-	Logger  *slog.Logger
-	Version string
-	Now     func() time.Time // default time.Now
+	Agent mailbox.Agent
+	// NoChannel declares no channel and announces nothing: others bring messages in.
+	NoChannel bool
+	In        io.Reader // JSON-RPC, a message a line
+	Out       io.Writer // likewise, and nothing else
+	Logger    *slog.Logger
+	Version   string
+	Now       func() time.Time // default time.Now
 }
 
 // serverName is how the host names our tools: mcp__claudemesh__send_message.
@@ -69,11 +73,14 @@ type meshServer struct {
 	out   *session
 	wake  chan struct{} // something may be announced now that was held back
 
-	record *record // of the agent; nil when it is not known
+	record  *record // of the agent; nil when it is not known
+	channel bool
 
 	mu    sync.Mutex                   // guards the following
 	grace map[*client.Client]time.Time // until when calls wait for its first connection; zero: no more
-	held  map[client.ID]int            // replies and meshes that a call waits for: not announced meanwhile
+	held  map[client.ID]int            // replies and meshes that a call will show: not announced meanwhile
+	// awaited is what of them a call waits for: not brought in by couriers either.
+	awaited map[client.ID]int
 }
 
 // Serve answers one MCP client until In ends, ctx ends or Out fails. When In
@@ -89,15 +96,15 @@ func Serve(ctx context.Context, o Options) error {
 	if o.Fleet == nil || o.Mailbox == nil || o.In == nil || o.Out == nil {
 		return errors.New("mcpserver: Fleet, Mailbox, In and Out are required")
 	}
-	engine := server.NewMCPServer(serverName, o.Version,
-		server.WithInstructions(instructions),
-		server.WithExperimental(map[string]any{"claude/channel": map[string]any{}}),
-		server.WithToolCapabilities(false),
-	)
+	with := []server.ServerOption{server.WithInstructions(instructions), server.WithToolCapabilities(false)}
+	if !o.NoChannel {
+		with = append(with, server.WithExperimental(map[string]any{"claude/channel": map[string]any{}}))
+	}
+	engine := server.NewMCPServer(serverName, o.Version, with...)
 	m := &meshServer{
 		fleet: o.Fleet, box: o.Mailbox, log: o.Logger, now: o.Now, wake: make(chan struct{}, 1),
-		grace: map[*client.Client]time.Time{}, held: map[client.ID]int{},
-		record: newRecord(&o),
+		grace: map[*client.Client]time.Time{}, held: map[client.ID]int{}, awaited: map[client.ID]int{},
+		record: newRecord(&o), channel: !o.NoChannel,
 	}
 	m.out = newSession(engine, o.In, o.Out, o.Logger)
 	for _, t := range tools {
@@ -118,7 +125,9 @@ func (m *meshServer) background(ctx context.Context) {
 	if m.record != nil {
 		wg.Go(func() { m.record.follow(ctx) })
 	}
-	wg.Go(func() { m.announce(ctx) })
+	if m.channel {
+		wg.Go(func() { m.announce(ctx) })
+	}
 	wg.Wait()
 }
 
@@ -137,10 +146,10 @@ func (m *meshServer) handler(t *tool) server.ToolHandlerFunc {
 		defer func() {
 			if p := recover(); p != nil {
 				id := logPanic(m.log, "tool "+t.name, p)
-				res = failed(&failure{
+				res = (&failure{
 					Code: "internal", Message: "internal error; request " + id,
 					Hint: "The log of `claudemesh mcp` (stderr) says more under that id. Try once more, then tell your user.",
-				})
+				}).result().encode()
 			}
 		}()
 		c := &call{meshServer: m, args: req.Params.Arguments}
@@ -149,16 +158,24 @@ func (m *meshServer) handler(t *tool) server.ToolHandlerFunc {
 		}
 		c.set = m.fleet.Clients()
 		if len(c.set) == 0 {
-			return failed(noMesh), nil
+			return noMesh.result().encode(), nil
 		}
 		r, err := t.run(ctx, c)
 		if err != nil {
-			return failed(c.explain(err)), nil
+			r = c.explain(err).result()
 		}
-		out := mcp.NewToolResultStructured(r.data, r.text)
-		out.IsError = r.failed
-		return out, nil
+		if t.name != checkName {
+			c.countUnread(ctx, r)
+		}
+		return r.encode(), nil
 	}
+}
+
+// encode is the result as it goes out.
+func (r *result) encode() *mcp.CallToolResult {
+	out := mcp.NewToolResultStructured(r.data, r.text)
+	out.IsError = r.failed
+	return out
 }
 
 // call is one tools/call.
@@ -212,23 +229,48 @@ func (m *meshServer) firstWait(cl *client.Client) time.Duration {
 	return time.Until(until)
 }
 
-// hold keeps the announcer from messages that a waiting call will show: answers
-// to a message, or all of a mesh. The returned function lets go.
+// hold keeps the announcer from messages that a call will show: answers to a
+// message, or all of a mesh. The returned function lets go.
 func (m *meshServer) hold(ids ...client.ID) (release func()) {
+	m.count(m.held, ids, 1)
+	return func() {
+		m.count(m.held, ids, -1)
+		m.nudge()
+	}
+}
+
+// holdFor is hold for a call that waits: it keeps the couriers off, too.
+func (m *meshServer) holdFor(ctx context.Context, ids ...client.ID) (release func()) {
+	m.count(m.awaited, ids, 1)
+	m.tellCouriers(ctx)
+	let := m.hold(ids...)
+	return func() {
+		m.count(m.awaited, ids, -1)
+		m.tellCouriers(context.WithoutCancel(ctx))
+		let()
+	}
+}
+
+func (m *meshServer) count(ids map[client.ID]int, which []client.ID, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, id := range ids {
-		m.held[id]++
+	for _, id := range which {
+		if ids[id] += n; ids[id] == 0 {
+			delete(ids, id)
+		}
 	}
-	return func() {
+}
+
+// tellCouriers writes into the record what calls wait for. That a courier may
+// bring it in all the same loses nothing.
+func (m *meshServer) tellCouriers(ctx context.Context) {
+	err := m.record.change(ctx, func(a *mailbox.Agent) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		for _, id := range ids {
-			if m.held[id]--; m.held[id] == 0 {
-				delete(m.held, id)
-			}
-		}
-		m.nudge()
+		a.Held = slices.Collect(maps.Keys(m.awaited))
+	})
+	if err != nil {
+		m.log.Warn("couriers do not know what a call waits for", "error", err)
 	}
 }
 

@@ -29,6 +29,7 @@ type record struct {
 	fleet Fleet
 	log   *slog.Logger
 	start mailbox.Agent // as the agent was known at the start
+	cards mirror
 }
 
 // newRecord returns nil when it is not known whose server this is.
@@ -36,7 +37,7 @@ func newRecord(o *Options) *record {
 	if !o.Agent.Alive() {
 		return nil
 	}
-	r := &record{box: o.Mailbox, fleet: o.Fleet, log: o.Logger, start: o.Agent}
+	r := &record{box: o.Mailbox, fleet: o.Fleet, log: o.Logger, start: o.Agent, cards: mirror{log: o.Logger}}
 	r.start.Server = process.Self()
 	return r
 }
@@ -93,18 +94,18 @@ func (r *record) follow(ctx context.Context) {
 	tick := time.NewTicker(recordEvery)
 	defer tick.Stop()
 	for {
+		if err := r.sync(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("the record of this agent is not kept", "error", err)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		if err := r.sync(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("the record of this agent is not kept", "error", err)
-		}
 	}
 }
 
-// sync writes what has changed of the seats.
+// sync writes what has changed of the seats, and shows what has changed of the record.
 func (r *record) sync(ctx context.Context) error {
 	a, err := r.box.Agent(ctx, r.start.PID)
 	switch {
@@ -115,6 +116,7 @@ func (r *record) sync(ctx context.Context) error {
 	case a.Server != r.start.Server: // a younger server of the same agent keeps it
 		return nil
 	}
+	r.cards.show(ctx, &a, r.fleet.Clients())
 	seats := r.seats(ctx)
 	if slices.Equal(seats, a.Seats) {
 		return nil
@@ -122,8 +124,23 @@ func (r *record) sync(ctx context.Context) error {
 	return r.change(ctx, func(a *mailbox.Agent) { a.Seats = seats })
 }
 
-// change alters the record while it is this server's.
+// now is the record as it is; nil when it is not known.
+func (r *record) now(ctx context.Context) *mailbox.Agent {
+	if r == nil {
+		return nil
+	}
+	a, err := r.box.Agent(ctx, r.start.PID)
+	if err != nil {
+		return nil
+	}
+	return &a
+}
+
+// change alters the record while it is this server's. Without a record it does nothing.
 func (r *record) change(ctx context.Context, change func(*mailbox.Agent)) error {
+	if r == nil {
+		return nil
+	}
 	_, err := r.box.ChangeAgent(ctx, r.start.PID, func(a *mailbox.Agent) error {
 		if a.Server != r.start.Server {
 			return errUnchanged
@@ -131,7 +148,7 @@ func (r *record) change(ctx context.Context, change func(*mailbox.Agent)) error 
 		change(a)
 		return nil
 	})
-	if errors.Is(err, errUnchanged) {
+	if errors.Is(err, errUnchanged) || errors.Is(err, mailbox.ErrNoAgent) {
 		return nil
 	}
 	return err
@@ -147,7 +164,7 @@ func (r *record) leave(ctx context.Context) {
 			a.Seats[i].Online, a.Seats[i].Peers = false, 0
 		}
 	})
-	if err != nil && !errors.Is(err, mailbox.ErrNoAgent) {
+	if err != nil {
 		r.log.Warn("the record of this agent still names its server", "error", err)
 	}
 }
