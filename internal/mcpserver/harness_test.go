@@ -56,6 +56,7 @@ type agent struct {
 	fleet *fleet
 	box   client.Mailbox
 	host  mailbox.Agent
+	mute  bool // no channel
 	mcp   *mcpclient.Client
 	init  *mcp.InitializeResult
 	notes chan mcp.JSONRPCNotification
@@ -131,7 +132,7 @@ func begin(t testing.TB, a *agent) *agent {
 }
 
 func options(a *agent, in io.Reader, out io.Writer) mcpserver.Options {
-	o := mcpserver.Options{Fleet: a.fleet, Mailbox: a.box, Agent: a.host, In: in, Out: out, Version: "1.2.3"}
+	o := mcpserver.Options{Fleet: a.fleet, Mailbox: a.box, Agent: a.host, NoChannel: a.mute, In: in, Out: out, Version: "1.2.3"}
 	if os.Getenv("MESHTEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
