@@ -38,16 +38,12 @@ func (c *Client) Peers(ctx context.Context, offline bool) (peers []Peer, fresh b
 	return peers, fresh, nil
 }
 
-// woken is when a message last got into a session, as far as it can be true.
+// woken is when a message last got into a session: not in the time to come.
 func (c *Client) woken(p *Peer) time.Time {
-	at := time.UnixMilli(p.Card.WokenAt - c.offset.Load())
-	switch now := c.now(); {
-	case p.Card.WokenAt <= 0:
+	if p.Card.WokenAt <= 0 {
 		return time.Time{}
-	case at.After(now):
-		return now
 	}
-	return at
+	return time.UnixMilli(min(p.Card.WokenAt, c.clock()) - c.offset.Load())
 }
 
 // PeersOnline counts the sessions and persons that are online besides this one,
