@@ -21,31 +21,36 @@ const (
 // by which path a message gets in.
 type mirror struct {
 	log  *slog.Logger
-	said map[*client.Client]claim
+	said map[*client.Client]*claim
 }
 
 // claim is what a card was last made to say.
 type claim struct {
 	status string // by the record; what the agent says itself stays until this changes
 	proof  time.Time
+	failed bool // the broker did not take it
 }
 
 // show brings the cards of all meshes up to date. A broker that does not answer
 // holds up no other's.
 func (m *mirror) show(ctx context.Context, a *mailbox.Agent, set client.Set) {
 	var wg sync.WaitGroup
-	next := map[*client.Client]claim{}
+	next := map[*client.Client]*claim{}
 	for _, cl := range set {
 		said := m.said[cl]
-		change := said.change(a, cl, time.Now())
+		if said == nil {
+			said = &claim{}
+		}
 		next[cl] = said
+		change := said.change(a, cl, time.Now())
 		if change == nil {
 			continue
 		}
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, showTime)
 			defer cancel()
-			if err := cl.SetCard(ctx, change); err != nil && ctx.Err() == nil {
+			err := cl.SetCard(ctx, change)
+			if said.failed = err != nil; said.failed {
 				m.log.Debug("the card is not shown now", "mesh", cl.Mesh(), "error", err)
 			}
 		})
@@ -69,7 +74,7 @@ func (c *claim) change(a *mailbox.Agent, cl *client.Client, now time.Time) func(
 			proof = card.WokenAt
 		}
 	}
-	if (status == "" || status == card.Status) && wake == card.Wake && proof == card.WokenAt {
+	if !c.failed && (status == "" || status == card.Status) && wake == card.Wake && proof == card.WokenAt {
 		c.status = cmp.Or(status, c.status)
 		return nil
 	}
