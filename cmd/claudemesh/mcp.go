@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/claudecode"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/mcpserver"
 	"github.com/claudemesh/claudemesh/internal/process"
@@ -56,6 +57,11 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 	}
 	defer release() // the process ends
 	log := a.logger(slog.LevelWarn)
+	if a.getenv("CLAUDEMESH_PLUGIN") == "1" { // the plugin that started it may be another version's
+		if err := claudecode.Refresh(p.Dir(), version.String()); err != nil {
+			log.Warn("the plugin could not be refreshed", "err", err)
+		}
+	}
 	f := &fleet{profile: p, box: box, log: log, cwd: cwd, label: label}
 	if err := f.update(ctx); err != nil {
 		f.close()
@@ -70,7 +76,7 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 	agent := a.hostAgent(cwd)
 	go orphaned(ctx, agent.PID, cancel)
 	err = mcpserver.Serve(ctx, mcpserver.Options{
-		Fleet: f, Mailbox: box, Agent: agent, NoChannel: noChannel(), In: a.in, Out: a.out, Logger: log, Version: version.String(),
+		Fleet: f, Mailbox: box, Agent: agent, NoChannel: a.noChannel(), In: a.in, Out: a.out, Logger: log, Version: version.String(),
 	})
 	if err == io.EOF || ctx.Err() != nil { // its end, not a failure
 		return nil
@@ -81,10 +87,10 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 // hostAgent is the program that has started this one, by what its environment says.
 func (a *app) hostAgent(cwd string) mailbox.Agent {
 	agent := mailbox.Agent{
-		Process: process.Of(os.Getppid()), Session: os.Getenv("CLAUDE_CODE_SESSION_ID"), Cwd: cwd, Mode: mailbox.Push,
-		Attended: !slices.Contains([]string{"", "0"}, os.Getenv("CLAUDE_CODE_SESSION_ATTENDED")),
+		Process: process.Of(os.Getppid()), Session: a.getenv("CLAUDE_CODE_SESSION_ID"), Cwd: cwd, Mode: mailbox.Push,
+		Attended: !slices.Contains([]string{"", "0"}, a.getenv("CLAUDE_CODE_SESSION_ATTENDED")),
 	}
-	switch mode := mailbox.Mode(os.Getenv("CLAUDEMESH_MODE")); {
+	switch mode := mailbox.Mode(a.getenv("CLAUDEMESH_MODE")); {
 	case slices.Contains(mailbox.Modes, mode):
 		agent.Mode = mode
 	case mode != "":
@@ -94,8 +100,8 @@ func (a *app) hostAgent(cwd string) mailbox.Agent {
 }
 
 // noChannel reports whether the plugin brings messages in, and the channel was not asked for.
-func noChannel() bool {
-	return os.Getenv("CLAUDEMESH_PLUGIN") == "1" && os.Getenv("CLAUDEMESH_CHANNEL") != "1"
+func (a *app) noChannel() bool {
+	return a.getenv("CLAUDEMESH_PLUGIN") == "1" && a.getenv("CLAUDEMESH_CHANNEL") != "1"
 }
 
 // orphaned calls end when the process that started this one is gone.
