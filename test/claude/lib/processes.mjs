@@ -33,7 +33,10 @@ export function killBelow(pid, match, signal = 'SIGKILL') {
   return hit
 }
 
-export const isAlive = pid => fs.existsSync(`/proc/${pid}`)
+/** Whether a process runs; one that has ended and whose parent has not asked yet does not. */
+export function isAlive(pid) {
+  try { return !/\) Z /.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8')) } catch { return false }
+}
 
 /** Kills a process that should have ended by itself. */
 export function end(pid) { try { process.kill(pid, 'SIGKILL') } catch { /* it has */ } }

@@ -42,6 +42,12 @@ class Session {
     if (!hit.length) throw new Error(`no ${match} below ${this.name}: ${this.children().map(p => p.args).join(' | ')}`)
     return hit
   }
+  /** Waits until an MCP server is connected, by the client's own log; `times` tells a reconnection from the first. */
+  waitServer(name = 'claudemesh', { times = 1, ...options } = {}) {
+    const line = `MCP server "${name}": Successfully connected`
+    const connected = () => { try { return fs.readFileSync(this.debugFile, 'utf8').split(line).length > times } catch { return false } }
+    return until(connected, { what: () => `server ${name} in ${this.name}\n${this.describe()}`, ...options })
+  }
   /** What the session writes about itself for others: {sessionId, name, status, messagingSocketPath, ...}. */
   registered() {
     const file = path.join(this.room.home, '.claude', 'sessions', `${this.pid}.json`)
@@ -71,7 +77,7 @@ export class Tui extends Session {
     const env = { PATH: process.env.PATH, HOME: '/nonexistent', LANG: 'C.UTF-8', TERM: 'xterm-256color' }
     return execFileSync('tmux', ['-S', this.socket, ...args], { encoding: 'utf8', env, stdio: ['ignore', 'pipe', 'pipe'] })
   }
-  screen(history = 0) { return this.tmux('capture-pane', '-p', '-t', 'main', '-S', `-${history}`).replace(/[ \t]+$/gm, '').trimEnd() }
+  screen(history = 0) { return this.tmux('capture-pane', '-p', '-t', 'main', '-S', `-${history}`).replace(/[ \t]+$/gm, '').replace(/\n{3,}/g, '\n\n').trimEnd() }
   describe() { try { return this.screen() } catch (err) { return String(err) } }
   waitScreen(match, options) {
     return until(() => { const s = this.screen(); return match.test(s) && s }, { what: () => `${match} on the screen of ${this.name}\n${this.describe()}`, ...options })

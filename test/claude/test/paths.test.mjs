@@ -19,10 +19,9 @@ table.cell('tools', 'asked', onStage(async stage => {
     stage.tui(alice, { steps: [{ name: 'send', when: { tail: 'tell bob' }, tools: [{ name: 'mcp__claudemesh__send_message', input: { to: 'bob/api', message: 'the schema changed' } }] }] }),
     stage.headless(bob, { steps: [{ name: 'check', when: { tail: 'any news' }, tools: [{ name: 'mcp__claudemesh__check_messages', input: {} }] }] }),
   ])
-  await b.prompt('hello')
-  await b.waitChild(/claudemesh mcp/)
+  await Promise.all([a.waitServer(), b.waitServer()])
   await a.prompt('tell bob')
-  const sent = await a.waitText('accepted')
+  const sent = await a.waitText('"state":"accepted"')
   assert.equal(sent.type, 'tool_result')
 
   await b.prompt('any news')
