@@ -60,7 +60,8 @@ export class Room {
         if (err && !fails) bad(new Error(`${argv.join(' ')}: ${err.message}\n${stdout}${stderr}`))
         else ok({ code: child.exitCode, stdout, stderr })
       })
-      child.stdin.end(input ?? '')
+      child.stdin.on('error', () => { /* it ended without reading: its exit code says more */ })
+      child.stdin.end(input)
     })
   }
   mesh(args, options) { return this.run([path.join(meshBin, 'claudemesh'), ...args], options) }
