@@ -1,0 +1,5 @@
+package main
+
+import "context"
+
+func (a *app) checkClaude(context.Context) []finding { return nil }
