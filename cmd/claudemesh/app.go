@@ -66,7 +66,8 @@ func (a *app) root() *cli.Command {
 		Commands: []*cli.Command{
 			a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
 			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.sendCommand(), a.inboxCommand(),
-			a.installCommand(), a.uninstallCommand(), a.mcpCommand(), a.versionCommand(),
+			a.installCommand(), a.uninstallCommand(), a.mcpCommand(), a.hookCommand(), a.modeCommand(), a.statuslineCommand(),
+			a.versionCommand(),
 		},
 	}
 	root.OnUsageError = onUsageError
