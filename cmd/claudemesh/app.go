@@ -66,7 +66,7 @@ func (a *app) root() *cli.Command {
 		Commands: []*cli.Command{
 			a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
 			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.sendCommand(), a.inboxCommand(),
-			a.installCommand(), a.mcpCommand(), a.versionCommand(),
+			a.installCommand(), a.mcpCommand(), a.streamCommand(), a.versionCommand(),
 		},
 	}
 	root.OnUsageError = onUsageError
