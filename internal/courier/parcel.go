@@ -79,8 +79,9 @@ func (s *Stream) adopt(o Outcome) {
 	s.carry(b, c, o.Via).steps = o.Steps
 }
 
-// fared notes the outcome of a parcel.
-func (s *Stream) fared(ctx context.Context, o Outcome) {
+// fared notes the outcome of a parcel; past means that it was so in a
+// conversation that has ended.
+func (s *Stream) fared(ctx context.Context, o Outcome, past bool) {
 	p := s.parcels[o.Batch]
 	switch {
 	case p == nil:
@@ -89,6 +90,8 @@ func (s *Stream) fared(ctx context.Context, o Outcome) {
 	case o.Failed != "":
 		s.log.Info("the agent did not take messages", "via", string(p.via), "reason", o.Failed)
 		s.rest = s.now().Add(calm)
+		s.back(ctx, p)
+	case past && p.via != viaSubmit && s.steps <= o.Steps:
 		s.back(ctx, p)
 	default:
 		p.entered = true

@@ -44,6 +44,7 @@ type Stream struct {
 
 	bound   bool  // the mod has said hello
 	last    int64 // the number of the latest event
+	ending  int64 // that of the latest end of a conversation
 	busy    bool  // a turn of the main loop runs
 	steps   int64 // requests to the model so far
 	heard   time.Time
@@ -128,13 +129,14 @@ func (s *Stream) Handle(ctx context.Context, e Event) (a Answer, err error) {
 		if hello {
 			s.adopt(o)
 		}
-		s.fared(ctx, o)
+		s.fared(ctx, o, e.N < s.ending)
 	}
 	s.evidence(ctx)
 	switch e.Name {
 	case "turn.complete":
 		s.completed(ctx, e.Aborted)
 	case "session.end":
+		s.ending = e.N
 		s.ended(ctx)
 	case "prompt": // before a look, which might start a turn of its own
 		a, err = s.prompted(ctx)

@@ -107,6 +107,14 @@ async function rebind($, old, tries) {
   await hello($)
 }
 
+// part forgets the turns of a conversation that ends, and what it has not read of what was put into it.
+function part() {
+  turns.clear()
+  for (const b of batches.values()) {
+    if (b.via !== 'submit' && b.over && b.steps >= now.steps) b.failed ||= 'the conversation has ended'
+  }
+}
+
 // ask calls a tool of our MCP server; undefined when it does not run.
 async function ask($, tool, args) {
   for (const server of servers) {
@@ -162,7 +170,7 @@ export const register = on => {
   on('session.end', async ($, e, next) => {
     await post($, 'session.end', { reason: e.reason })
     if (e.reason === 'clear' || e.reason === 'resume') {
-      turns.clear()
+      part()
       void rebind($, e.sessionId, 50)
     }
     return next(e)
