@@ -9,8 +9,8 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
-	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/process"
+	"github.com/claudemesh/claudemesh/internal/stream"
 )
 
 func (a *app) streamCommand() *cli.Command {
@@ -40,7 +40,7 @@ func (a *app) runStream(ctx context.Context, _ *cli.Command) error {
 	defer box.Close()
 	agent, parent := process.Of(pid), os.Getppid()
 	log := a.logger(slog.LevelWarn)
-	return courier.Serve(ctx, a.out,
+	return stream.Serve(ctx, a.out,
 		func() bool { return agent.Alive() && os.Getppid() == parent },
-		func(say func(courier.Instruction)) *courier.Stream { return courier.NewStream(box, pid, log, say) })
+		func(say func(stream.Instruction)) *stream.Stream { return stream.NewStream(box, pid, log, say) })
 }

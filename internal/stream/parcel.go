@@ -1,10 +1,10 @@
-package courier
+package stream
 
 import (
 	"context"
-	"strings"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -21,13 +21,14 @@ const (
 // parcel is a batch on its way into the agent. Its courier, and so its lease, is
 // its own: what is on its way is not taken again.
 type parcel struct {
-	*Batch
-	courier *Courier
+	*courier.Batch
+	courier *courier.Courier
 	via     via
 	sent    time.Time
 	entered bool  // the agent has accepted it
 	steps   int64 // requests to the model by then: a later one shows it
 	read    bool  // it was shown; the mailbox may not know yet
+	adopted bool  // the batch does not know its agent
 }
 
 func (p *parcel) id() string { return p.courier.Holder() }
@@ -48,35 +49,35 @@ func (p *parcel) holds() []hold {
 
 // take leases what waits as a parcel; nil when nothing does.
 func (s *Stream) take(ctx context.Context, least wire.Priority, how via) (*parcel, error) {
-	c := New(s.box, s.pid, mailbox.ByMod)
-	c.now = s.now
-	b, err := c.Take(ctx, s.agent, least, s.now().Add(LeaseFor))
+	c := s.courier()
+	b, err := c.Take(ctx, s.agent, least, s.now().Add(courier.LeaseFor))
 	if err != nil || len(b.Messages) == 0 {
 		return nil, err
 	}
 	return s.carry(b, c, how), nil
 }
 
-func (s *Stream) carry(b *Batch, c *Courier, how via) *parcel {
-	c.now = s.now
+func (s *Stream) carry(b *courier.Batch, c *courier.Courier, how via) *parcel {
 	p := &parcel{Batch: b, courier: c, via: how, sent: s.now()}
 	s.parcels[p.id()] = p
 	return p
 }
 
+// maxHolds bounds what the mod may say that a parcel is of.
+const maxHolds = 100
+
 // adopt takes over a parcel that an earlier stream gave to the mod, under its lease.
 func (s *Stream) adopt(o Outcome) {
-	if s.parcels[o.Batch] != nil || len(o.Holds) > maxBatch ||
-		!strings.HasPrefix(o.Batch, mailbox.HolderOf(s.pid)+string(mailbox.ByMod)+"/") {
+	c := courier.Resume(s.box, s.pid, mailbox.ByMod, o.Batch)
+	if c == nil || s.parcels[o.Batch] != nil || len(o.Holds) > maxHolds {
 		return
 	}
-	b := &Batch{}
+	var msgs []mailbox.Incoming
 	for _, h := range o.Holds {
-		b.Messages = append(b.Messages, mailbox.Incoming{Number: h.Number, Mesh: h.Mesh})
+		msgs = append(msgs, mailbox.Incoming{Number: h.Number, Mesh: h.Mesh})
 	}
-	c := New(s.box, s.pid, mailbox.ByMod)
-	c.holder = o.Batch
-	s.carry(b, c, o.Via).steps = o.Steps
+	p := s.carry(courier.NewBatch(s.agent, msgs), c.Clock(s.now), o.Via)
+	p.steps, p.adopted = o.Steps, !s.claimed
 }
 
 // fared notes the outcome of a parcel; past means that it was so in a
@@ -116,11 +117,11 @@ func (s *Stream) evidence(ctx context.Context) {
 // shown marks a parcel read; what fails is tried again.
 func (s *Stream) shown(ctx context.Context, p *parcel) {
 	if len(p.Messages) > 0 {
-		if p.a.PID == 0 { // it was adopted
-			p.a = s.agent
-		}
-		if p.a.PID == 0 {
-			return
+		if p.adopted { // before the agent was known
+			if !s.claimed {
+				return
+			}
+			p.Batch, p.adopted = courier.NewBatch(s.agent, p.Messages), false
 		}
 		if err := p.courier.Shown(ctx, p.Batch); err != nil {
 			s.log.Error("messages that were shown are not marked read yet", "error", err)
@@ -178,13 +179,13 @@ func (s *Stream) overdue(ctx context.Context, now time.Time) error {
 
 // renew holds on to what is on its way.
 func (s *Stream) renew(ctx context.Context, now time.Time) {
-	if now.Sub(s.renewed) < LeaseFor/3 {
+	if now.Sub(s.renewed) < courier.LeaseFor/3 {
 		return
 	}
 	s.renewed = now
 	s.evidence(ctx)
 	for id := range s.parcels {
-		if err := s.box.Renew(ctx, id, now.Add(LeaseFor).UnixMilli()); err != nil {
+		if err := s.box.Renew(ctx, id, now.Add(courier.LeaseFor).UnixMilli()); err != nil {
 			s.log.Error("a lease is not renewed", "error", err)
 		}
 	}

@@ -1,4 +1,4 @@
-package courier
+package stream
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package courier
+package stream
 
 import (
 	"context"
@@ -60,7 +60,7 @@ var ctx = context.Background()
 func newRoom(t testing.TB, mode mailbox.Mode) *room {
 	r := emptyRoom(t, openBox(t))
 	check(t, r.box.PutAgent(ctx, mailbox.Agent{
-		Process: process.Self(), Mode: mode,
+		Process: process.Self(), Server: process.Self(), Mode: mode,
 		Seats: []mailbox.AgentSeat{{Mesh: id(1), Name: "acme", Key: key(1), Member: key(2), Self: "alice/web", Online: true, Peers: 2}},
 	}))
 	r.hello()

@@ -1,4 +1,4 @@
-package courier
+package stream
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/process"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -96,7 +97,7 @@ func TestUrgentBusy(t *testing.T) {
 	}
 	r.over(i, viaAppend, "")
 	r.unread(1, 0)
-	r.pass(2 * LeaseFor) // a long tool call
+	r.pass(2 * courier.LeaseFor) // a long tool call
 	r.unread(1, 0)
 	r.step()
 	r.unread(0, 0)
@@ -299,7 +300,7 @@ func TestBurst(t *testing.T) {
 	r.begin()
 	r.over(i, viaSubmit, "")
 	r.complete(false)
-	if i := r.did("submit"); len(i) != 1 || !strings.Contains(i[0].Text, "17 more unread") || len(i[0].Holds) != maxBatch {
+	if i := r.did("submit"); len(i) != 1 || !strings.Contains(i[0].Text, "17 more unread") || len(i[0].Holds) != 20 {
 		t.Errorf("second: %+v", i)
 	}
 }
@@ -313,9 +314,9 @@ func TestStatus(t *testing.T) {
 			t.Errorf("want %q: %+v", text, got)
 		}
 	}
-	want("acme: 2 peers online")
+	want("acme · 2 online")
 	r.receive(low)
-	want("acme: 2 peers online, 1 unread")
+	want("acme · 2 online · 1 unread")
 	check(t, r.s.Look(ctx))
 	if got := r.did("status"); got != nil {
 		t.Errorf("again: %+v", got)
@@ -377,7 +378,7 @@ func TestRestart(t *testing.T) {
 	r.over(sub, viaSubmit, "")
 	r.unread(1, 0)
 	r.none()
-	r.pass(LeaseFor)
+	r.pass(courier.LeaseFor)
 	r.one("append", 3)
 }
 

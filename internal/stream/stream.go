@@ -1,4 +1,6 @@
-package courier
+// Package stream is the courier behind the mod in Claude Code: the mod tells what
+// happens in the session, and is told what to put into it.
+package stream
 
 import (
 	"cmp"
@@ -6,9 +8,9 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/process"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -193,7 +195,7 @@ func (s *Stream) ended(ctx context.Context) {
 // Look does what is due.
 func (s *Stream) Look(ctx context.Context) error {
 	now := s.now()
-	s.next = now.Add(LeaseFor / 3)
+	s.next = now.Add(courier.LeaseFor / 3)
 	if err := s.overdue(ctx, now); err != nil {
 		return err
 	}
@@ -212,7 +214,7 @@ func (s *Stream) enter(ctx context.Context, now time.Time) error {
 	switch {
 	case s.agent.Mode == mailbox.Notice:
 		b, err := s.waiting(ctx, wire.PriorityNext)
-		if err == nil && b.newest() > s.told {
+		if err == nil && newest(b) > s.told {
 			s.tell(b, "unread")
 		}
 		return err
@@ -283,7 +285,7 @@ func (s *Stream) idle(ctx context.Context, now time.Time) error {
 		return err
 	}
 	if p == nil && stuck {
-		p = s.carry(&Batch{a: s.agent}, New(s.box, s.pid, mailbox.ByMod), viaSubmit)
+		p = s.carry(courier.NewBatch(s.agent, nil), s.courier(), viaSubmit)
 	}
 	if p != nil {
 		s.say(Instruction{Do: "submit", Batch: p.id(), Text: cmp.Or(p.Text(), nudge), Holds: p.holds()})
@@ -338,30 +340,21 @@ func (s *Stream) ring(ctx context.Context, least wire.Priority) (a Answer, err e
 	if !fresh {
 		return a, nil
 	}
-	s.rung = b.newest()
+	s.rung = newest(b)
 	if s.rung > s.told {
 		s.tell(b, "unread; Claude knows")
 	}
 	return Answer{Context: []string{b.Doorbell()}}, nil
 }
 
-func (s *Stream) waiting(ctx context.Context, least wire.Priority) (*Batch, error) {
-	c := New(s.box, s.pid, mailbox.ByMod)
-	c.now = s.now
-	return c.Waiting(ctx, s.agent, least)
+// waiting lists what nobody brings in yet.
+func (s *Stream) waiting(ctx context.Context, least wire.Priority) (*courier.Batch, error) {
+	return s.courier().Waiting(ctx, s.agent, least)
 }
 
-func (b *Batch) newest() (number int64) {
-	for i := range b.Messages {
-		number = max(number, b.Messages[i].Number)
-	}
-	return number
-}
-
-// tell shows the person a line on what only the model sees.
-func (s *Stream) tell(b *Batch, what string) {
-	s.told = max(s.told, b.newest())
-	s.say(Instruction{Do: "log", Text: b.count() + " " + what + ": " + strings.Join(b.senders(), ", ")})
+// courier is a new one to the agent.
+func (s *Stream) courier() *courier.Courier {
+	return courier.New(s.box, s.pid, mailbox.ByMod).Clock(s.now)
 }
 
 // note keeps a change of the agent's record until it can be stored.
