@@ -147,6 +147,7 @@ func (s *Stream) back(ctx context.Context, p *parcel) {
 	if err := p.courier.Back(ctx, p.Batch); err != nil {
 		s.log.Error("messages are put back when their lease ends", "error", err)
 	}
+	s.counted = 0
 	s.forget(p)
 }
 

@@ -107,6 +107,14 @@ func (r *room) complete(aborted bool) {
 	r.event(Event{Name: "turn.complete", Aborted: aborted})
 }
 
+// tool ends a tool call and returns the text and batch that go in with its result.
+func (r *room) tool(texts ...int) Instruction {
+	r.Helper()
+	a := r.event(Event{Name: "tool"})
+	r.holds(a.Append, texts...)
+	return Instruction{Batch: a.Batch, Holds: a.Holds}
+}
+
 // over tells how a batch fared.
 func (r *room) over(i Instruction, how via, failed string) {
 	r.Helper()
@@ -157,12 +165,12 @@ func (r *room) did(what ...string) (done []Instruction) {
 	return done
 }
 
-// one is the only instruction of these kinds since the last call, with these texts alone.
-func (r *room) one(what string, texts ...int) Instruction {
+// one is the only turn that was begun since the last call, with these texts alone.
+func (r *room) one(texts ...int) Instruction {
 	r.Helper()
-	got := r.did("submit append")
-	if len(got) != 1 || got[0].Do != what {
-		r.Fatalf("want one %s: %+v", what, got)
+	got := r.did("submit")
+	if len(got) != 1 {
+		r.Fatalf("want one turn: %+v", got)
 	}
 	r.holds(got[0].Text, texts...)
 	return got[0]
@@ -170,7 +178,7 @@ func (r *room) one(what string, texts ...int) Instruction {
 
 func (r *room) none() {
 	r.Helper()
-	if got := r.did("submit append"); len(got) > 0 {
+	if got := r.did("submit"); len(got) > 0 {
 		r.Fatalf("nothing should be begun: %+v", got)
 	}
 }

@@ -54,6 +54,7 @@ type Stream struct {
 	first   time.Time // since when something waits that may start a turn
 	rung    int64     // the newest message that the model has been told of
 	told    int64     // the newest one that the person has been told of
+	counted int64     // the newest message when a turn was begun that could not hold all
 	status  string
 	renewed time.Time
 	next    time.Time
@@ -72,7 +73,7 @@ func NewStream(box mailbox.Mailbox, pid int, log *slog.Logger, say func(Instruct
 
 // Instruction is what the mod is to do.
 type Instruction struct {
-	Do    string `json:"do"` // socket, submit, append, log, status
+	Do    string `json:"do"` // socket, submit, log, status
 	Path  string `json:"path,omitempty"`
 	Batch string `json:"batch,omitempty"`
 	Text  string `json:"text,omitempty"`
@@ -104,7 +105,8 @@ type Outcome struct {
 // Answer is what the mod gets back for an event.
 type Answer struct {
 	Context []string `json:"context,omitempty"` // to attach
-	Batch   string   `json:"batch,omitempty"`   // that the context is of
+	Append  string   `json:"append,omitempty"`  // to put into the session now
+	Batch   string   `json:"batch,omitempty"`   // that these are of
 	Holds   []hold   `json:"holds,omitempty"`
 	Done    []string `json:"done,omitempty"` // batches to forget
 }
@@ -146,8 +148,8 @@ func (s *Stream) Handle(ctx context.Context, e Event) (a Answer, err error) {
 	if err == nil {
 		err = s.Look(ctx)
 	}
-	if err == nil && e.Name == "tool" { // after a look: what is put in whole is not told of
-		a, err = s.ring(ctx, wire.PriorityNext)
+	if err == nil && e.Name == "tool" {
+		a, err = s.ran(ctx)
 	}
 	a.Done, s.done = s.done, nil
 	return a, err
@@ -223,9 +225,7 @@ func (s *Stream) enter(ctx context.Context, now time.Time) error {
 	case now.Before(s.rest):
 		s.wakeAt(s.rest)
 		return nil
-	case s.busy:
-		return s.urgent(ctx)
-	case s.starting():
+	case s.busy || s.starting():
 		return nil
 	}
 	return s.idle(ctx, now)
@@ -248,15 +248,21 @@ func (s *Stream) starting() bool {
 	return false
 }
 
-// urgent puts what cannot wait into a running turn.
-func (s *Stream) urgent(ctx context.Context) error {
-	p, err := s.take(ctx, wire.PriorityNow, viaAppend)
-	if err != nil || p == nil {
-		return err
+// ran is the end of a tool call, whose result the model is about to read: what
+// is urgent goes with it, of the rest the model is told. An append at any other
+// time may miss the next request, and nobody can say whether it did.
+func (s *Stream) ran(ctx context.Context) (a Answer, err error) {
+	var p *parcel
+	if s.claimed && s.busy && s.agent.Mode == mailbox.Push && !s.now().Before(s.rest) {
+		if p, err = s.take(ctx, wire.PriorityNow, viaAppend); err != nil {
+			return a, err
+		}
 	}
-	s.tell(p.Batch, "put before Claude")
-	s.say(Instruction{Do: "append", Batch: p.id(), Text: p.Text(), Holds: p.holds()})
-	return nil
+	if a, err = s.ring(ctx, wire.PriorityNext); err == nil && p != nil {
+		s.tell(p.Batch, "put before Claude")
+		a.Append, a.Batch, a.Holds = p.Text(), p.id(), p.holds()
+	}
+	return a, err
 }
 
 // idle starts a turn when something waits that may, and others that came with
@@ -266,8 +272,12 @@ func (s *Stream) idle(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	fresh, err := s.fresh(ctx, b)
+	if err != nil {
+		return err
+	}
 	stuck := s.stuck()
-	if len(b.Messages) == 0 && !stuck {
+	if !fresh && !stuck {
 		s.first = time.Time{}
 		return nil
 	}
@@ -287,10 +297,34 @@ func (s *Stream) idle(ctx context.Context, now time.Time) error {
 	if p == nil && stuck {
 		p = s.carry(courier.NewBatch(s.agent, nil), s.courier(), viaSubmit)
 	}
-	if p != nil {
-		s.say(Instruction{Do: "submit", Batch: p.id(), Text: cmp.Or(p.Text(), nudge), Holds: p.holds()})
+	if p == nil {
+		return nil
 	}
-	return nil
+	s.say(Instruction{Do: "submit", Batch: p.id(), Text: cmp.Or(p.Text(), nudge), Holds: p.holds()})
+	if p.Rest > 0 && !s.agent.DND {
+		s.counted, err = s.latest(ctx)
+	}
+	return err
+}
+
+// fresh reports whether something waits that was not counted when others were
+// brought in: the model knows of that, and fetches it when it likes.
+func (s *Stream) fresh(ctx context.Context, b *courier.Batch) (bool, error) {
+	if len(b.Messages) == 0 || s.counted == 0 {
+		return len(b.Messages) > 0, nil
+	}
+	latest, err := s.latest(ctx)
+	return latest > s.counted, err
+}
+
+// latest is the number of the newest message that may start a turn, read or not.
+func (s *Stream) latest(ctx context.Context) (int64, error) {
+	q := mailbox.Query{Recipients: s.agent.Recipients(), AtLeast: wire.PriorityNext, Read: true, Limit: 1}
+	msgs, _, err := s.box.List(ctx, q)
+	if err != nil || len(msgs) == 0 {
+		return 0, err
+	}
+	return msgs[0].Number, nil
 }
 
 // stuck reports whether something was put into a turn that has ended without

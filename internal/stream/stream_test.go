@@ -32,7 +32,7 @@ func TestIdle(t *testing.T) {
 	r.pass(149 * time.Millisecond)
 	r.none()
 	r.pass(time.Millisecond)
-	i := r.one("submit", 1, 2, 3)
+	i := r.one(1, 2, 3)
 	r.unread(3, 0)
 	r.receive(next)
 	r.pass(time.Second)
@@ -45,7 +45,7 @@ func TestIdle(t *testing.T) {
 	}
 	r.step()
 	r.complete(false)
-	r.one("submit", 4) // at once: it has waited
+	r.one(4) // at once: it has waited
 	if a := r.agent(); a.Status != "idle" {
 		t.Errorf("status: %s", a.Status)
 	}
@@ -55,7 +55,7 @@ func TestUrgentIdle(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t, mailbox.Push)
 	r.receive(next, now)
-	r.one("submit", 1, 2)
+	r.one(1, 2)
 }
 
 // While a turn runs the model hears of what came, once.
@@ -82,7 +82,7 @@ func TestDoorbell(t *testing.T) {
 	r.none()
 	r.unread(3, 3)
 	r.complete(false)
-	r.one("submit", 1, 2, 3)
+	r.one(1, 2, 3)
 }
 
 func TestUrgentBusy(t *testing.T) {
@@ -91,9 +91,9 @@ func TestUrgentBusy(t *testing.T) {
 	r.begin()
 	r.step()
 	r.receive(now)
-	i := r.one("append", 1)
-	if got := r.event(Event{Name: "tool"}); got.Context != nil {
-		t.Errorf("it is told of, too: %v", got)
+	i := r.tool(1)
+	if a := r.event(Event{Name: "tool"}); a.Context != nil || a.Append != "" {
+		t.Errorf("it is told of, too: %v", a)
 	}
 	r.over(i, viaAppend, "")
 	r.unread(1, 0)
@@ -102,13 +102,13 @@ func TestUrgentBusy(t *testing.T) {
 	r.step()
 	r.unread(0, 0)
 	r.receive(now)
-	i = r.one("append", 2)
+	i = r.tool(2)
 	r.over(i, viaAppend, "no")
 	r.unread(1, 1)
 	r.pass(calm - time.Millisecond)
-	r.none()
+	r.tool()
 	r.pass(time.Millisecond)
-	r.one("append", 2)
+	r.tool(2)
 }
 
 // What was put into a turn that asks the model no more stands in the next one, which is begun for it.
@@ -118,9 +118,9 @@ func TestStuck(t *testing.T) {
 	r.begin()
 	r.step()
 	r.receive(now)
-	r.over(r.one("append", 1), viaAppend, "")
+	r.over(r.tool(1), viaAppend, "")
 	r.complete(false)
-	i := r.one("submit")
+	i := r.one()
 	r.unread(1, 0)
 	r.begin()
 	r.over(i, viaSubmit, "")
@@ -132,14 +132,14 @@ func TestStuck(t *testing.T) {
 	r.begin()
 	r.step()
 	r.receive(now)
-	r.over(r.one("append", 2), viaAppend, "")
+	r.over(r.tool(2), viaAppend, "")
 	r.busy = false
 	r.event(Event{Name: "session.end", Reason: "clear"}) // lost with it
 	r.unread(1, 1)
 	r.pass(time.Second)
 	r.none()
 	r.hello()
-	r.one("submit", 2)
+	r.one(2)
 }
 
 // An answer that comes after the end of its conversation tells of the old one.
@@ -149,14 +149,14 @@ func TestLateOutcome(t *testing.T) {
 	r.begin()
 	r.step()
 	r.receive(now)
-	i := r.one("append", 1)
+	i := r.tool(1)
 	r.events++
 	late := Event{Name: "outcome", N: r.events, Busy: true, Steps: r.steps, Batches: []Outcome{{Batch: i.Batch, Via: viaAppend, Over: true, Steps: r.steps}}}
 	r.busy = false
 	r.event(Event{Name: "session.end", Reason: "clear"})
 	r.deliver(late)
 	r.hello()
-	r.one("submit", 1)
+	r.one(1)
 }
 
 // Evidence is a request that began after the append, whatever the order in which the mod's events come.
@@ -165,7 +165,7 @@ func TestOrderOfEvents(t *testing.T) {
 	r := newRoom(t, mailbox.Push)
 	r.begin()
 	r.receive(now)
-	i := r.one("append", 1)
+	i := r.tool(1)
 	r.steps++
 	r.events += 2
 	r.deliver(Event{Name: "outcome", N: r.events, Busy: true, Steps: r.steps, Batches: []Outcome{{Batch: i.Batch, Via: viaAppend, Over: true, Steps: r.steps}}})
@@ -189,13 +189,13 @@ func TestAborted(t *testing.T) {
 	r.pass(calm - time.Millisecond)
 	r.none()
 	r.pass(time.Millisecond)
-	i := r.one("submit", 1, 2)
+	i := r.one(1, 2)
 	r.over(i, viaSubmit, "removed from the queue")
 	r.unread(2, 2)
 	r.pass(calm - time.Millisecond)
 	r.none()
 	r.pass(time.Millisecond)
-	r.one("submit", 1, 2)
+	r.one(1, 2)
 }
 
 func TestPrompt(t *testing.T) {
@@ -211,7 +211,7 @@ func TestPrompt(t *testing.T) {
 	r.none() // the prompt's turn is about to begin
 	r.begin()
 	r.over(prompted, viaPrompt, "")
-	r.over(r.one("append", 3), viaAppend, "")
+	r.over(r.tool(3), viaAppend, "")
 	r.unread(3, 0)
 	r.step()
 	r.unread(0, 0)
@@ -282,9 +282,10 @@ func TestDND(t *testing.T) {
 		t.Errorf("prompt: %v", a)
 	}
 	r.receive(now)
-	r.one("submit", 3)
+	r.one(3)
 }
 
+// What does not fit is counted, and begins no turn by itself.
 func TestBurst(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t, mailbox.Push)
@@ -296,12 +297,27 @@ func TestBurst(t *testing.T) {
 	for n := range 13 {
 		first = append(first, n+1)
 	}
-	i := r.one("submit", first...)
-	r.begin()
-	r.over(i, viaSubmit, "")
-	r.complete(false)
-	if i := r.did("submit"); len(i) != 1 || !strings.Contains(i[0].Text, "17 more unread") || len(i[0].Holds) != 20 {
-		t.Errorf("second: %+v", i)
+	i := r.one(first...)
+	turn := func() {
+		r.begin()
+		r.over(i, viaSubmit, "")
+		r.step()
+		r.complete(false)
+	}
+	turn()
+	second := r.did("submit")
+	if len(second) != 1 || !strings.Contains(second[0].Text, "17 more unread") || len(second[0].Holds) != 20 {
+		t.Fatalf("second: %+v", second)
+	}
+	i = second[0]
+	turn()
+	r.pass(time.Minute)
+	r.none()
+	r.unread(17, 17)
+	r.receive(next) // the 51st, with whom the rest comes
+	r.pass(gather)
+	if got := r.did("submit"); len(got) != 1 || len(got[0].Holds) != 18 {
+		t.Fatalf("third: %+v", got)
 	}
 }
 
@@ -342,7 +358,7 @@ func TestClaim(t *testing.T) {
 	agent.Mod = process.Process{PID: 1, Started: parent.Started + 1} // it has ended
 	check(t, r.box.PutAgent(ctx, agent))
 	check(t, r.s.Look(ctx))
-	r.one("submit", 1)
+	r.one(1)
 	check(t, r.s.Close(ctx))
 	r.unread(1, 1)
 	if a := r.agent(); a.Mod.PID != 0 || a.Status != "" {
@@ -361,12 +377,12 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t, mailbox.Push)
 	r.receive(now)
-	sub := r.one("submit", 1)
+	sub := r.one(1)
 	r.begin()
 	r.receive(now)
-	app := r.one("append", 2)
+	app := r.tool(2)
 	r.receive(now)
-	lost := r.one("append", 3) // the mod never saw it
+	lost := r.tool(3) // the mod never saw it
 	r.restart()
 	r.step()
 	r.hello(
@@ -379,14 +395,14 @@ func TestRestart(t *testing.T) {
 	r.unread(1, 0)
 	r.none()
 	r.pass(courier.LeaseFor)
-	r.one("append", 3)
+	r.tool(3)
 }
 
 func TestSilentMod(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t, mailbox.Push)
 	r.receive(now)
-	r.one("submit", 1)
+	r.one(1)
 	r.busy = true
 	r.event(Event{Name: "turn.start"}) // it is queued behind this turn
 	r.pass(time.Hour)

@@ -38,7 +38,7 @@ async function enter($, via, text) {
   return $.session.append({ message: { type: 'user', content: [{ type: 'text', text }] } })
 }
 
-// bring carries out one instruction. A prompt is entered when its turn begins, so nobody waits for it.
+// bring puts in one batch and tells how that went. A prompt is entered when its turn begins: no hook may wait for it.
 async function bring($, { do: via, batch, text, holds }) {
   const b = keep(batch, via, holds)
   try {
@@ -66,7 +66,6 @@ async function follow($, instruction) {
       now.socket = instruction.path
       return hello($)
     case 'submit':
-    case 'append':
       return bring($, instruction)
     case 'log':
       return $.ui.log(instruction.text)
@@ -149,7 +148,9 @@ async function peers($) {
 
 // attach adds to the result of a tool what belongs there.
 async function attach($, tool, ran) {
-  const context = [...(ran.context ?? []), ...((await post($, 'tool')).context ?? [])]
+  const a = await post($, 'tool')
+  if (a.append !== undefined) await bring($, { do: 'append', batch: a.batch, text: a.append, holds: a.holds })
+  const context = [...(ran.context ?? []), ...(a.context ?? [])]
   if (tool === 'SendMessage') context.push(...sent.splice(0).map(text => `claudemesh: ${text}`))
   const more = context.length > 0 ? { ...ran, context } : ran
   if (tool !== 'ListAgents' || typeof ran.result?.listing !== 'string') return more
