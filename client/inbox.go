@@ -57,11 +57,11 @@ func (k *conn) receive(ctx context.Context) {
 			}
 		}
 		if err := k.take(ctx, batch); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil { // else the connection ends anyway, and cleanly if it can
 				k.c.log.Error("received messages are not stored; they will come again", "error", err)
+				k.fail(err)
+				_ = k.ws.CloseNow()
 			}
-			k.fail(err)
-			_ = k.ws.CloseNow()
 			return
 		}
 		switch n := len(k.acks); {
