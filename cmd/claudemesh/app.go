@@ -49,7 +49,8 @@ func (a *app) root() *cli.Command {
 		Reader: a.in, Writer: a.out, ErrWriter: a.errw,
 		ExitErrHandler:                  func(context.Context, *cli.Command, error) {}, // run decides
 		ConfigureShellCompletionCommand: configureCompletion,
-		Description: "EXAMPLE:\n  claudemesh new acme --as alice       found a mesh at a broker\n" +
+		Description: "EXAMPLE:\n  claudemesh up                        all of it on this machine alone\n" +
+			"  claudemesh new acme --as alice       found a mesh at a broker\n" +
 			"  claudemesh invite                    print a link for a friend\n" +
 			"  claudemesh join LINK --as bob        join with it\n" +
 			"  claudemesh install                   give Claude Code the tools\n" +
@@ -64,9 +65,9 @@ func (a *app) root() *cli.Command {
 		},
 		Action: notACommand,
 		Commands: []*cli.Command{
-			a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
+			a.upCommand(), a.downCommand(), a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
 			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.sendCommand(), a.inboxCommand(),
-			a.installCommand(), a.mcpCommand(), a.versionCommand(),
+			a.installCommand(), a.launchCommand(), a.mcpCommand(), a.versionCommand(),
 		},
 	}
 	root.OnUsageError = onUsageError

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/claudecode"
+	"github.com/claudemesh/claudemesh/internal/profile"
+)
+
+// modes are what may enter a session unasked.
+var modes = []string{"push", "notice", "inbox", "off"}
+
+func (a *app) launchCommand() *cli.Command {
+	return command(spec{
+		name: "launch", usage: "start Claude Code on the mesh", args: "[-- CLAUDE-ARGUMENT...]", max: 1 << 16,
+		about: "On a terminal it asks for what is missing: a mesh, and the tools in Claude Code. Then it becomes\n" +
+			"claude, with what follows -- as its arguments. What is said here holds for that session alone. It\n" +
+			"adds no argument that skips a permission.",
+		example: "claudemesh launch\nclaudemesh launch --name api --groups backend:lead -- --continue",
+		flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "join", Usage: "join by this `LINK` first, or - to read it from standard input"},
+			&cli.StringFlag{Name: "mode", Usage: "what enters the session unasked: " + strings.Join(modes, ", ")},
+			&cli.BoolFlag{Name: "channel", Usage: "let Claude Code load the channel of claudemesh; it asks first"},
+			&cli.BoolFlag{Name: "quiet", Usage: "print nothing, and ask nothing"},
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask: up where no mesh was joined, and install"},
+		}, sessionFlags()...),
+		run: a.runLaunch,
+	})
+}
+
+func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
+	args := c.Args().Slice()
+	s, err := readSession(c, a.mesh, func(string) string { return "" })
+	if err != nil {
+		return err
+	}
+	if m := c.String("mode"); m != "" && !slices.Contains(modes, m) {
+		return usagef("--mode is one of %s, not %q", strings.Join(modes, ", "), m).hinted("--mode notice")
+	}
+	claude, err := exec.LookPath("claude")
+	if err != nil {
+		return &failure{
+			code: "no_claude", exit: exitNotFound, text: "the claude command is not on PATH",
+			hint: "install Claude Code, or put it on PATH",
+		}
+	}
+	_, attended := a.terminal()
+	w := wizard{app: a, ask: attended && !c.Bool("quiet") && !c.Bool("yes"), yes: c.Bool("yes"), quiet: c.Bool("quiet")}
+	if err := w.join(ctx, c.String("join")); err != nil {
+		return err
+	}
+	if s.mesh, err = w.mesh(ctx, s.mesh); err != nil {
+		return err
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return err
+	}
+	has := claudecode.Look(home, a.getenv("CLAUDE_CONFIG_DIR"))
+	if has == (claudecode.Has{}) {
+		if err := w.install(ctx); err != nil {
+			return err
+		}
+		has = claudecode.Look(home, a.getenv("CLAUDE_CONFIG_DIR"))
+	}
+	env := s.environ()
+	if m := c.String("mode"); m != "" {
+		env = append(env, envMode+"="+m)
+	}
+	if c.Bool("channel") {
+		env = append(env, envChannel+"=1")
+		args = append(has.ChannelArgs(args), args...)
+	}
+	if a.configDir != "" {
+		dir, err := a.dir()
+		if err != nil {
+			return err
+		}
+		env = append(env, profile.EnvDir+"="+dir)
+	}
+	return become(claude, append([]string{"claude"}, args...), override(os.Environ(), env))
+}
+
+// override returns an environment with these variables set, each once.
+func override(environ, set []string) []string {
+	for _, v := range set {
+		name, _, _ := strings.Cut(v, "=")
+		environ = slices.DeleteFunc(environ, func(old string) bool { return strings.HasPrefix(old, name+"=") })
+	}
+	return append(environ, set...)
+}
+
+// wizard asks for what is missing before a launch, and does it.
+type wizard struct {
+	*app
+	ask, yes, quiet bool
+}
+
+// join joins by a link, if one is given.
+func (w wizard) join(ctx context.Context, link string) error {
+	if link == "" {
+		return nil
+	}
+	if link == "-" { // read here: what follows on standard input is claude's
+		var err error
+		if link, err = readLine(oneByte{w.input(ctx)}); err != nil {
+			return err
+		}
+	}
+	return w.run(ctx, strings.NewReader(link+"\n"), "join", "-")
+}
+
+// mesh makes sure that there is a mesh, and returns the one to enter: "" for all.
+func (w wizard) mesh(ctx context.Context, wanted string) (string, error) {
+	p, err := w.profile()
+	if err != nil {
+		return "", err
+	}
+	meshes, err := p.Meshes()
+	if err != nil {
+		return "", err
+	}
+	if len(meshes) == 0 {
+		if err := w.firstMesh(ctx); err != nil {
+			return "", err
+		}
+		if meshes, err = p.Meshes(); err != nil {
+			return "", err
+		}
+	}
+	known := func(name string) bool {
+		return slices.ContainsFunc(meshes, func(m client.Membership) bool { return m.Mesh == name })
+	}
+	if wanted == "" && len(meshes) > 1 && w.ask {
+		if wanted, err = w.question(ctx, "which mesh? ("+meshNames(meshes)+"; Enter for all)"); err != nil {
+			return "", err
+		}
+	}
+	if wanted != "" && !known(wanted) {
+		return "", unknownMesh(wanted, meshes)
+	}
+	return wanted, nil
+}
+
+// firstMesh offers what makes a member of somebody who is none.
+func (w wizard) firstMesh(ctx context.Context) error {
+	switch {
+	case w.yes:
+		return w.run(ctx, w.in, "up")
+	case !w.ask:
+		return errNothingJoined
+	}
+	w.note("no mesh was joined here yet")
+	link, err := w.question(ctx, "paste an invite link, or press Enter for a mesh on this machine alone (claudemesh up)")
+	switch {
+	case err != nil:
+		return err
+	case link == "":
+		return w.run(ctx, w.in, "up")
+	}
+	return w.run(ctx, strings.NewReader(link+"\n"), "join", "-")
+}
+
+// install offers the tools to a Claude Code that lacks them. Without a terminal it says so.
+func (w wizard) install(ctx context.Context) error {
+	yes := w.yes
+	if w.ask {
+		var err error
+		if yes, err = w.confirm(ctx, "Claude Code has no claudemesh yet. Install it now?"); err != nil {
+			return err
+		}
+	}
+	if yes {
+		return w.run(ctx, w.in, "install")
+	}
+	if !w.quiet {
+		w.note("Claude Code has no claudemesh yet; run: claudemesh install")
+	}
+	return nil
+}
+
+// question asks for a line on the terminal.
+func (a *app) question(ctx context.Context, text string) (string, error) {
+	fmt.Fprintf(a.errw, "%s: ", text)
+	line, err := bufio.NewReader(io.LimitReader(a.input(ctx), 64<<10)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// oneByte reads no more than is asked for at a time: what follows stays unread.
+type oneByte struct{ io.Reader }
+
+func (r oneByte) Read(p []byte) (int, error) { return r.Reader.Read(p[:min(len(p), 1)]) }
+
+// run has another command of this program do its part. Quiet, it shows in failure alone.
+func (w wizard) run(ctx context.Context, in io.Reader, args ...string) error {
+	if !w.quiet {
+		return w.again(ctx, in, w.errw, args...)
+	}
+	var said bytes.Buffer
+	err := w.again(ctx, in, &said, args...)
+	if err != nil {
+		_, _ = said.WriteTo(w.errw)
+	}
+	return err
+}
+
+// again runs another command of this program, for the same directory, as a process
+// of its own: what it leaves in the background is then nobody's child.
+func (a *app) again(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if a.configDir != "" {
+		args = append([]string{"--config-dir", a.configDir}, args...)
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, out
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) { // it has said why
+		return &failure{code: "failed", exit: max(exit.ExitCode(), exitFailed), text: exit.Error(), shown: true}
+	}
+	return err
+}
