@@ -25,6 +25,7 @@ type agent struct {
 
 // agent start NAME MEMBER DIR [FLAG...]: run the MCP server of a member in a directory.
 // agent call NAME TOOL ARGS: call a tool; its text becomes standard output.
+// agent arrives NAME TEXT: call check_messages until the text is among them.
 // agent stop NAME: end its standard input and wait for it.
 func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
@@ -40,13 +41,20 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 		if failed != neg {
 			ts.Fatalf("isError is %v: %s", failed, text)
 		}
+	case "arrives":
+		for text := ""; !strings.Contains(text, args[2]); { // the test's timeout ends it
+			var err error
+			text, _, err = w.agents[args[1]].call("check_messages", "{}")
+			ts.Check(err)
+			time.Sleep(20 * time.Millisecond)
+		}
 	case "stop":
 		a := w.agents[args[1]]
 		delete(w.agents, args[1])
 		ts.Check(a.stop())
 		fmt.Fprint(ts.Stderr(), a.err.String())
 	default:
-		ts.Fatalf("agent start|call|stop")
+		ts.Fatalf("agent start|call|arrives|stop")
 	}
 }
 
@@ -58,7 +66,10 @@ func (a *agent) start(ts *testscript.TestScript, member, dir string, flags []str
 	}
 	argv := append([]string{"--config-dir", filepath.Join(work, member), "mcp"}, flags...)
 	a.cmd = exec.Command(filepath.Join(binDir, "claudemesh"), argv...)
-	a.cmd.Dir, a.cmd.Stderr = dir, &a.err
+	a.cmd.Dir, a.cmd.Stderr, a.cmd.Env = dir, &a.err, os.Environ()
+	for _, name := range []string{"CLAUDEMESH_NAME", "CLAUDEMESH_ROLE", "CLAUDEMESH_GROUPS", "CLAUDEMESH_MESH"} {
+		a.cmd.Env = append(a.cmd.Env, name+"="+ts.Getenv(name))
+	}
 	in, err := a.cmd.StdinPipe()
 	if err != nil {
 		return err

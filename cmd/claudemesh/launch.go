@@ -31,6 +31,7 @@ func (a *app) launchCommand() *cli.Command {
 		example: "claudemesh launch\nclaudemesh launch --name api --groups backend:lead -- --continue",
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "join", Usage: "join by this `LINK` first, or - to read it from standard input"},
+			asFlag(),
 			&cli.StringFlag{Name: "mode", Usage: "what enters the session unasked: " + strings.Join(modes, ", ")},
 			&cli.BoolFlag{Name: "channel", Usage: "let Claude Code load the channel of claudemesh; it asks first"},
 			&cli.BoolFlag{Name: "quiet", Usage: "print nothing, and ask nothing"},
@@ -57,7 +58,7 @@ func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
 		}
 	}
 	_, attended := a.terminal()
-	w := wizard{app: a, ask: attended && !c.Bool("quiet") && !c.Bool("yes"), yes: c.Bool("yes"), quiet: c.Bool("quiet")}
+	w := wizard{app: a, as: c.String("as"), ask: attended && !c.Bool("quiet") && !c.Bool("yes"), yes: c.Bool("yes"), quiet: c.Bool("quiet")}
 	if err := w.join(ctx, c.String("join")); err != nil {
 		return err
 	}
@@ -105,6 +106,7 @@ func override(environ, set []string) []string {
 // wizard asks for what is missing before a launch, and does it.
 type wizard struct {
 	*app
+	as              string // who to be in a mesh that is joined or founded
 	ask, yes, quiet bool
 }
 
@@ -119,7 +121,20 @@ func (w wizard) join(ctx context.Context, link string) error {
 			return err
 		}
 	}
-	return w.run(ctx, strings.NewReader(link+"\n"), "join", "-")
+	return w.enter(ctx, link)
+}
+
+// enter joins by a link, which stays out of the arguments; without one it brings up a
+// mesh of this machine.
+func (w wizard) enter(ctx context.Context, link string) error {
+	in, args := w.in, []string{"up"}
+	if link != "" {
+		in, args = strings.NewReader(link+"\n"), []string{"join", "-"}
+	}
+	if w.as != "" {
+		args = append(args, "--as", w.as)
+	}
+	return w.run(ctx, in, args...)
 }
 
 // mesh makes sure that there is a mesh, and returns the one to enter: "" for all.
@@ -158,19 +173,16 @@ func (w wizard) mesh(ctx context.Context, wanted string) (string, error) {
 func (w wizard) firstMesh(ctx context.Context) error {
 	switch {
 	case w.yes:
-		return w.run(ctx, w.in, "up")
+		return w.enter(ctx, "")
 	case !w.ask:
 		return errNothingJoined
 	}
 	w.note("no mesh was joined here yet")
 	link, err := w.question(ctx, "paste an invite link, or press Enter for a mesh on this machine alone (claudemesh up)")
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case link == "":
-		return w.run(ctx, w.in, "up")
 	}
-	return w.run(ctx, strings.NewReader(link+"\n"), "join", "-")
+	return w.enter(ctx, link)
 }
 
 // install offers the tools to a Claude Code that lacks them. Without a terminal it says so.

@@ -46,6 +46,7 @@ type upped struct {
 	Member  string `json:"member"`
 	Founded bool   `json:"founded"` // by this command
 	Service string `json:"service"` // systemd, launchd or "": what keeps it running
+	Log     string `json:"log"`     // its file, or the command that shows it
 	Next    string `json:"next"`
 }
 
@@ -71,7 +72,7 @@ func (a *app) runUp(ctx context.Context, c *cli.Command) error {
 	if out.Started {
 		what = "started"
 	}
-	a.printf("the local broker %s at %s, process %d; its log: %s\n", what, out.Broker, out.PID, b.LogPath())
+	a.printf("the local broker %s at %s, process %d; its log: %s\n", what, out.Broker, out.PID, out.Log)
 	if out.Founded {
 		a.printf("founded %s; you are %s, its owner\n", out.Mesh, out.Member)
 	} else {
@@ -120,7 +121,14 @@ func (a *app) up(ctx context.Context, p *profile.Profile, b *localbroker.Broker,
 	if err != nil {
 		return out, at(r.URL, err)
 	}
-	return upped{true, started, r.PID, r.URL, m.Mesh, m.Member, founded, manager, "claudemesh install, then start claude"}, nil
+	out = upped{
+		Running: true, Started: started, PID: r.PID, Broker: r.URL, Mesh: m.Mesh, Member: m.Member, Founded: founded,
+		Log: b.LogPath(), Next: "claudemesh install, then start claude",
+	}
+	if manager != nil {
+		out.Service, out.Log = manager.Manager, manager.Log()
+	}
+	return out, nil
 }
 
 // checkDatabase refuses to start an empty broker for meshes that it should know.
@@ -139,43 +147,34 @@ func checkDatabase(p *profile.Profile, b *localbroker.Broker) error {
 }
 
 // runBroker returns the broker that runs, after starting it if none does: by the
-// service manager that knows it, or in the background.
-func (a *app) runBroker(ctx context.Context, b *localbroker.Broker, service bool) (r brokerfile.Running, started bool, manager string, err error) {
-	program, lost := a.brokerProgram()
+// service manager that knows it, which is then returned too, or in the background.
+func (a *app) runBroker(ctx context.Context, b *localbroker.Broker, service bool) (r brokerfile.Running, started bool, manager *localbroker.Service, err error) {
 	s, err := userService(b)
-	if err != nil && service {
-		return r, false, "", err
+	if service && err != nil {
+		return r, false, nil, err
 	}
 	answers := s != nil && (service || s.Written()) && s.Answers(ctx)
 	if answers && s.Active(ctx) {
-		manager = s.Manager
+		manager = s
 	}
-	_, runs := b.Running()
-	switch takesOver := service && manager == ""; {
-	case runs && !takesOver:
+	if _, runs := b.Running(); runs && (!service || manager != nil) {
 		r, err = b.Ready(ctx, nil)
 		return r, false, manager, err
-	case lost != nil:
-		return r, false, "", lost
-	case takesOver && answers && runs:
-		if _, _, err := b.Stop(ctx); err != nil {
-			return r, false, "", err
-		}
+	}
+	program, err := brokerProgram()
+	if err != nil {
+		return r, false, nil, err
 	}
 	if s != nil && (service || s.Written()) { // the port and the program may be others than before
-		if err := b.WriteService(s, program); err != nil {
-			return r, false, "", err
+		if err := b.WriteService(ctx, s, program); err != nil {
+			return r, false, nil, err
 		}
 	}
-	if answers {
-		fmt.Fprintf(a.errw, "claudemesh: %s starts %s ...\n", s.Manager, s.Name)
-		r, err = b.StartService(ctx, s, service)
-		if service && s.Manager == "systemd" {
-			a.note("it runs while you are logged in; to run it from the boot on: loginctl enable-linger")
-		}
-		return r, true, s.Manager, err
-	}
-	if service {
+	switch {
+	case answers:
+		r, err = a.startService(ctx, b, s, service)
+		return r, true, s, err
+	case service:
 		a.note("%s does not answer here; %s is written. Where it does, run:", s.Manager, s.Path)
 		fmt.Fprintln(a.errw, "  claudemesh down")
 		for _, c := range s.EnableCommands() {
@@ -183,15 +182,28 @@ func (a *app) runBroker(ctx context.Context, b *localbroker.Broker, service bool
 		}
 	}
 	if r, runs := b.Running(); runs {
-		return r, false, "", nil
+		return r, false, nil, nil
 	}
 	a.note("starting %s ...", program)
 	r, err = b.Start(ctx, program)
-	return r, true, "", err
+	return r, true, nil, err
+}
+
+// startService has the manager start the broker in the place of one that runs.
+func (a *app) startService(ctx context.Context, b *localbroker.Broker, s *localbroker.Service, enable bool) (brokerfile.Running, error) {
+	if r, _, err := b.Stop(ctx); err != nil {
+		return r, err
+	}
+	a.note("%s starts %s ...", s.Manager, s.Name)
+	r, err := b.StartService(ctx, s, enable)
+	if err == nil && enable && s.Manager == "systemd" {
+		a.note("it runs while you are logged in; to run it from the boot on: loginctl enable-linger")
+	}
+	return r, err
 }
 
 // brokerProgram finds claudemesh-broker.
-func (a *app) brokerProgram() (string, error) {
+func brokerProgram() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", err

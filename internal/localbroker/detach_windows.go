@@ -21,3 +21,6 @@ func terminate(pid int) error {
 	}
 	return p.Kill()
 }
+
+// keepFiles has nothing to do: handles are passed on by name alone.
+func keepFiles() {}

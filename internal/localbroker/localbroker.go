@@ -32,6 +32,7 @@ const (
 	defaultListen = "127.0.0.1:7900"
 	readyWithin   = time.Minute      // from a start to readiness, on the slowest machine
 	stopWithin    = 10 * time.Second // the broker gives its connections 8 s
+	vacantWithin  = 2 * time.Second
 	lookEvery     = 50 * time.Millisecond
 )
 
@@ -141,33 +142,47 @@ func (b *Broker) prepare() error {
 }
 
 // listen is where the broker listens, or is to.
-func (b *Broker) listen() (string, error) {
+func (b *Broker) listen(ctx context.Context) (string, error) {
 	if r, ok := b.Running(); ok {
 		if u, err := url.Parse(r.URL); err == nil {
 			return u.Host, nil
 		}
 	}
-	return b.choose()
+	return b.choose(ctx)
 }
 
 // choose returns an address that is free now: the one of the last start, the
 // usual one, or any.
-func (b *Broker) choose() (listen string, err error) {
-	var last string
-	if u, err := url.Parse(b.URL()); err == nil {
-		last = u.Host
+func (b *Broker) choose(ctx context.Context) (string, error) {
+	want := []string{defaultListen, "127.0.0.1:0"}
+	if u, err := url.Parse(b.URL()); err == nil && u.Host != "" {
+		b.vacant(ctx, u.Host)
+		want = append([]string{u.Host}, want...)
 	}
-	for _, want := range []string{last, defaultListen, "127.0.0.1:0"} {
-		if want == "" {
-			continue
-		}
+	var err error
+	for _, listen := range want {
 		var ln net.Listener
-		if ln, err = net.Listen("tcp", want); err == nil {
-			listen = ln.Addr().String()
-			return listen, ln.Close()
+		if ln, err = net.Listen("tcp", listen); err == nil {
+			return ln.Addr().String(), ln.Close()
 		}
 	}
 	return "", err
+}
+
+// vacant waits a little for an address: the threads of a broker that has just ended
+// may hold its port for a moment.
+func (b *Broker) vacant(ctx context.Context, listen string) {
+	ctx, cancel := context.WithTimeout(ctx, vacantWithin)
+	defer cancel()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for taken(listen) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Ready waits until the broker takes messages. ended, which may be nil, says that

@@ -34,9 +34,10 @@ type Service struct {
 	Manager string // systemd or launchd
 	Name    string
 	Path    string // of its file
+	log     string // its file, "" for the journal
 
 	probe, active, enable, start, disable, forgotten [][]string
-	text                                             func(name string, command []string, log string) string
+	text                                             func(s *Service, command []string) string
 }
 
 // User is whose service manager it is.
@@ -77,7 +78,7 @@ func (b *Broker) Service(u User) (*Service, error) {
 		domain := fmt.Sprintf("gui/%d", u.UID)
 		path := filepath.Join(u.Home, "Library", "LaunchAgents", name+".plist")
 		return &Service{
-			Manager: "launchd", Name: name, Path: path, text: plist,
+			Manager: "launchd", Name: name, Path: path, log: b.LogPath(), text: plist,
 			probe:   [][]string{{"launchctl", "print", domain}},
 			active:  [][]string{{"launchctl", "print", domain + "/" + name}},
 			enable:  [][]string{{"launchctl", "bootstrap", domain, path}},
@@ -86,6 +87,14 @@ func (b *Broker) Service(u User) (*Service, error) {
 		}, nil
 	}
 	return nil, ErrNoService
+}
+
+// Log is where the broker's log is: a file, or the command that shows it.
+func (s *Service) Log() string {
+	if s.log == "" {
+		return "journalctl --user -u " + s.Name
+	}
+	return s.log
 }
 
 // Written reports whether the service's file is there.
@@ -121,16 +130,16 @@ func (s *Service) Disable(ctx context.Context) error {
 }
 
 // WriteService writes the file of a service.
-func (b *Broker) WriteService(s *Service, program string) error {
+func (b *Broker) WriteService(ctx context.Context, s *Service, program string) error {
 	if err := b.prepare(); err != nil {
 		return err
 	}
-	listen, err := b.listen()
+	listen, err := b.listen(ctx)
 	if err != nil {
 		return err
 	}
 	command := b.command(program, listen)
-	for _, arg := range append(command, b.LogPath()) {
+	for _, arg := range append(command, s.Path, s.log) {
 		if strings.ContainsFunc(arg, unicode.IsControl) {
 			return fmt.Errorf("%w: %q", ErrBadPath, arg)
 		}
@@ -138,7 +147,7 @@ func (b *Broker) WriteService(s *Service, program string) error {
 	if err := os.MkdirAll(filepath.Dir(s.Path), 0o700); err != nil {
 		return err
 	}
-	return wholefile.Replace(s.Path, []byte(s.text(s.Name, command, b.LogPath())))
+	return wholefile.Replace(s.Path, []byte(s.text(s, command)))
 }
 
 // StartService has the manager run the service, whose file was written, and waits until
@@ -169,7 +178,7 @@ func runAll(ctx context.Context, commands [][]string) error {
 
 // unit is a systemd user unit. What needs a mount namespace is left out: a user's
 // manager has none where the kernel forbids unprivileged ones.
-func unit(_ string, command []string, _ string) string {
+func unit(_ *Service, command []string) string {
 	quoted := make([]string, len(command))
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`, `$`, `$$`)
 	for i, arg := range command {
@@ -201,7 +210,7 @@ WantedBy=default.target
 }
 
 // plist is a launchd agent.
-func plist(name string, command []string, log string) string {
+func plist(s *Service, command []string) string {
 	str := func(s string) string {
 		var b strings.Builder
 		b.WriteString("<string>")
@@ -218,7 +227,7 @@ func plist(name string, command []string, log string) string {
 <plist version="1.0">
 <dict>
   <key>Label</key>
-  ` + str(name) + `
+  ` + str(s.Name) + `
   <key>ProgramArguments</key>
   <array>` + args.String() + `
   </array>
@@ -229,9 +238,9 @@ func plist(name string, command []string, log string) string {
   <key>Umask</key>
   <integer>63</integer>
   <key>StandardOutPath</key>
-  ` + str(log) + `
+  ` + str(s.log) + `
   <key>StandardErrorPath</key>
-  ` + str(log) + `
+  ` + str(s.log) + `
 </dict>
 </plist>
 `

@@ -33,7 +33,7 @@ func (b *Broker) Start(ctx context.Context, program string) (brokerfile.Running,
 	var err error
 	for range attempts {
 		var listen string
-		if listen, err = b.choose(); err != nil {
+		if listen, err = b.choose(ctx); err != nil {
 			return brokerfile.Running{}, err
 		}
 		var r brokerfile.Running
@@ -62,6 +62,7 @@ func (b *Broker) startAt(ctx context.Context, program, listen string) (brokerfil
 	if err != nil {
 		return brokerfile.Running{}, err
 	}
+	keepFiles()
 	if err := cmd.Start(); err != nil {
 		return brokerfile.Running{}, err
 	}
