@@ -53,7 +53,7 @@ func (a *app) root() *cli.Command {
 			"  claudemesh new acme --as alice       found a mesh at a broker\n" +
 			"  claudemesh invite                    print a link for a friend\n" +
 			"  claudemesh join LINK --as bob        join with it\n" +
-			"  claudemesh install                   give Claude Code the tools\n" +
+			"  claudemesh install                   let Claude Code sessions use it\n" +
 			"  claudemesh send bob 'tests are green'",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, errors too, on standard output", Destination: &a.json},
@@ -67,7 +67,7 @@ func (a *app) root() *cli.Command {
 		Commands: []*cli.Command{
 			a.upCommand(), a.downCommand(), a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
 			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.sendCommand(), a.inboxCommand(),
-			a.installCommand(), a.launchCommand(), a.mcpCommand(), a.versionCommand(),
+			a.installCommand(), a.uninstallCommand(), a.launchCommand(), a.mcpCommand(), a.versionCommand(),
 		},
 	}
 	root.OnUsageError = onUsageError

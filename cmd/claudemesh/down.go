@@ -23,7 +23,7 @@ func (a *app) downCommand() *cli.Command {
 			&cli.BoolFlag{Name: "service", Usage: "also take away what up --service added"},
 			&cli.BoolFlag{Name: "purge", Usage: "also delete its database, and your keys and messages of its meshes"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
-			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+			yesFlag(),
 		},
 		run: a.runDown,
 	})

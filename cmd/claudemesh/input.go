@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -170,13 +171,22 @@ func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	return line == "y" || line == "yes", nil
 }
 
+func yesFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}
+}
+
 // sure asks before what cannot be undone. Without a terminal it wants --yes.
 func (a *app) sure(ctx context.Context, yes bool, question string) error {
+	return a.ask(ctx, yes, "this cannot be undone, and there is no terminal to ask on", question)
+}
+
+// ask lets go on after a yes; without a terminal it refuses with the reason.
+func (a *app) ask(ctx context.Context, yes bool, reason, question string) error {
 	if yes {
 		return nil
 	}
 	if _, ok := a.terminal(); !ok {
-		return usagef("this cannot be undone, and there is no terminal to ask on").hinted("say --yes")
+		return usagef("%s", reason).hinted("say --yes")
 	}
 	ok, err := a.confirm(ctx, question)
 	if err != nil {

@@ -17,7 +17,7 @@ func (a *app) joinCommand() *cli.Command {
 			"standard input and stays out of the shell's history. Both forms of the link are taken.",
 		example: "claudemesh join ic://join/eyJ2Ijoy... --as bob\npbpaste | claudemesh join -",
 		flags: []cli.Flag{
-			asFlag(), &cli.BoolFlag{Name: "yes", Usage: "do not ask"}, insecureFlag(),
+			asFlag(), yesFlag(), insecureFlag(),
 		},
 		run: a.runJoin,
 	})

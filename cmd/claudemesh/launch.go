@@ -16,11 +16,9 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/claudecode"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
 )
-
-// modes are what may enter a session unasked.
-var modes = []string{"push", "notice", "inbox", "off"}
 
 func (a *app) launchCommand() *cli.Command {
 	return command(spec{
@@ -32,7 +30,7 @@ func (a *app) launchCommand() *cli.Command {
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "join", Usage: "join by this `LINK` first, or - to read it from standard input"},
 			asFlag(),
-			&cli.StringFlag{Name: "mode", Usage: "what enters the session unasked: " + strings.Join(modes, ", ")},
+			&cli.StringFlag{Name: "mode", Usage: "what enters the session unasked: " + modeNames()},
 			&cli.BoolFlag{Name: "channel", Usage: "let Claude Code load the channel of claudemesh; it asks first"},
 			&cli.BoolFlag{Name: "quiet", Usage: "print nothing, and ask nothing"},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask: up where no mesh was joined, and install"},
@@ -47,8 +45,8 @@ func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	if m := c.String("mode"); m != "" && !slices.Contains(modes, m) {
-		return usagef("--mode is one of %s, not %q", strings.Join(modes, ", "), m).hinted("--mode notice")
+	if m := mailbox.Mode(c.String("mode")); m != "" && !slices.Contains(mailbox.Modes, m) {
+		return usagef("--mode is one of %s, not %q", modeNames(), m).hinted("--mode notice")
 	}
 	claude, err := exec.LookPath("claude")
 	if err != nil {
@@ -65,16 +63,14 @@ func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
 	if s.mesh, err = w.mesh(ctx, s.mesh); err != nil {
 		return err
 	}
-	home, err := os.UserHomeDir()
+	setup, err := a.setup()
 	if err != nil {
 		return err
 	}
-	has := claudecode.Look(home, a.getenv("CLAUDE_CONFIG_DIR"))
-	if has == (claudecode.Has{}) {
+	if setup.Client.Has() == (claudecode.Has{}) {
 		if err := w.install(ctx); err != nil {
 			return err
 		}
-		has = claudecode.Look(home, a.getenv("CLAUDE_CONFIG_DIR"))
 	}
 	env := s.environ()
 	if m := c.String("mode"); m != "" {
@@ -82,7 +78,7 @@ func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
 	}
 	if c.Bool("channel") {
 		env = append(env, envChannel+"=1")
-		args = append(has.ChannelArgs(args), args...)
+		args = append(setup.Client.Has().ChannelArgs(args), args...)
 	}
 	if a.configDir != "" {
 		dir, err := a.dir()
@@ -92,6 +88,14 @@ func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
 		env = append(env, profile.EnvDir+"="+dir)
 	}
 	return become(claude, append([]string{"claude"}, args...), override(os.Environ(), env))
+}
+
+func modeNames() string {
+	var names []string
+	for _, m := range mailbox.Modes {
+		names = append(names, string(m))
+	}
+	return strings.Join(names, ", ")
 }
 
 // override returns an environment with these variables set, each once.
@@ -185,22 +189,22 @@ func (w wizard) firstMesh(ctx context.Context) error {
 	return w.enter(ctx, link)
 }
 
-// install offers the tools to a Claude Code that lacks them. Without a terminal it says so.
+// install offers to install into a Claude Code that has nothing of ours: the command
+// shows what it would do and asks. Who says no launches without.
 func (w wizard) install(ctx context.Context) error {
-	yes := w.yes
-	if w.ask {
-		var err error
-		if yes, err = w.confirm(ctx, "Claude Code has no claudemesh yet. Install it now?"); err != nil {
-			return err
+	switch {
+	case w.yes:
+		return w.run(ctx, w.in, "install", "--yes")
+	case w.ask:
+		w.note("Claude Code has no claudemesh yet")
+		if w.run(ctx, w.in, "install") == nil {
+			return nil
 		}
 	}
-	if yes {
-		return w.run(ctx, w.in, "install")
-	}
 	if !w.quiet {
-		w.note("Claude Code has no claudemesh yet; run: claudemesh install")
+		w.note("this session starts without claudemesh; run: claudemesh install")
 	}
-	return nil
+	return ctx.Err()
 }
 
 // question asks for a line on the terminal.

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/claudecode"
 	"github.com/claudemesh/claudemesh/internal/mcpserver"
 	"github.com/claudemesh/claudemesh/internal/version"
 )
@@ -51,6 +52,11 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 	}
 	defer release() // the process ends
 	log := a.logger(slog.LevelWarn)
+	if a.getenv("CLAUDEMESH_PLUGIN") == "1" { // the plugin that started it may be another version's
+		if err := claudecode.Refresh(p.Dir(), version.String()); err != nil {
+			log.Warn("the plugin could not be refreshed", "err", err)
+		}
+	}
 	f := &fleet{profile: p, box: box, log: log, cwd: cwd, who: who}
 	if err := f.update(ctx); err != nil {
 		f.close()

@@ -20,7 +20,7 @@ func (a *app) membersCommand() *cli.Command {
 			about: "Gives those who stay a new mesh key. Open invites that hold the old one are void; they are\n" +
 				"listed, to be made again.",
 			example: "claudemesh members remove carol --yes",
-			flags:   []cli.Flag{&cli.BoolFlag{Name: "yes", Usage: "do not ask"}},
+			flags:   []cli.Flag{yesFlag()},
 			run:     a.runRemove,
 		})},
 	})

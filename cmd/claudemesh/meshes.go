@@ -79,7 +79,7 @@ func (a *app) leaveCommand() *cli.Command {
 			"are lost. The founder's machine holds the owner key, without which nobody can make admins.",
 		example: "claudemesh leave acme --yes",
 		flags: []cli.Flag{
-			&cli.BoolFlag{Name: "yes", Usage: "do not ask"},
+			yesFlag(),
 			&cli.BoolFlag{Name: "force", Usage: "leave although the owner key is lost with it"},
 			&cli.BoolFlag{Name: "local", Usage: "only forget it here; the others go on seeing you as a member"},
 		},

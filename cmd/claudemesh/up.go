@@ -79,8 +79,9 @@ func (a *app) runUp(ctx context.Context, c *cli.Command) error {
 		a.printf("you are %s in %s\n", out.Member, out.Mesh)
 	}
 	if _, ok := a.terminal(); ok && out.Founded {
-		if yes, err := a.confirm(ctx, "Give Claude Code the tools now (claudemesh install)?"); err == nil && yes {
-			return a.again(ctx, a.in, a.errw, "install")
+		if a.again(ctx, a.in, a.errw, "install") == nil { // it shows what it would do, and asks
+			a.printf("next: start claude in two projects\n")
+			return nil
 		}
 	}
 	a.printf("next: %s\n", out.Next)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestLook(t *testing.T) {
+func TestHas(t *testing.T) {
 	t.Parallel()
 	home, config := t.TempDir(), t.TempDir()
 	write := func(path, text string) {
@@ -19,27 +19,27 @@ func TestLook(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if h := Look(home, ""); h != (Has{}) {
+	if h := Find("", home, "", home).Has(); h != (Has{}) {
 		t.Errorf("nothing there: %+v", h)
 	}
 	write(filepath.Join(home, ".claude.json"), `{"mcpServers":{"claudemesh":{"command":"claudemesh"}}}`)
-	if h := Look(home, ""); h != (Has{Server: true}) {
+	if h := Find("", home, "", home).Has(); h != (Has{Server: true}) {
 		t.Errorf("the server: %+v", h)
 	}
 	write(filepath.Join(home, ".claude", "settings.json"), `{"enabledPlugins":{"claudemesh@claudemesh":true,"x@y":["1"]}}`)
-	if h := Look(home, ""); h != (Has{Server: true, Plugin: true}) {
+	if h := Find("", home, "", home).Has(); h != (Has{Server: true, Plugin: true}) {
 		t.Errorf("both: %+v", h)
 	}
-	if h := Look(home, config); h != (Has{}) {
+	if h := Find("", home, config, home).Has(); h != (Has{}) {
 		t.Errorf("another directory: %+v", h)
 	}
 	write(filepath.Join(config, "settings.json"), `{"enabledPlugins":{"claudemesh@claudemesh":true}}`)
 	write(filepath.Join(config, ".claude.json"), `{"mcpServers":[]}`)
-	if h := Look(home, config); h != (Has{Plugin: true}) {
+	if h := Find("", home, config, home).Has(); h != (Has{Plugin: true}) {
 		t.Errorf("there: %+v", h)
 	}
 	write(filepath.Join(config, "settings.json"), `{"enabledPlugins":{"claudemesh@claudemesh":false}}`)
-	if h := Look(home, config); h != (Has{}) {
+	if h := Find("", home, config, home).Has(); h != (Has{}) {
 		t.Errorf("a disabled plugin: %+v", h)
 	}
 }

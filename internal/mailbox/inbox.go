@@ -16,7 +16,9 @@ const (
 	matching = ` WHERE recipient IN (SELECT unhex(value) FROM json_each(?1))
 		AND (?2 = zeroblob(16) OR mesh = ?2)
 		AND (?3 = zeroblob(32) OR sender_member = ?3 OR sender_session = ?3)
-		AND (?4 = zeroblob(16) OR reply_to = ?4) AND (NOT ?5 OR offered = 0) `
+		AND (?4 = zeroblob(16) OR reply_to = ?4) AND (NOT ?5 OR offered = 0)
+		AND (?7 = 0 OR held_until <= ?7 OR holder = ?8) AND priority <= ?9
+		AND (?10 = '[]' OR (reply_to NOT IN (SELECT unhex(value) FROM json_each(?10)) AND mesh NOT IN (SELECT unhex(value) FROM json_each(?10)))) `
 	// Unguided, the planner would read the whole history of a recipient.
 	selectUnread  = incomingColumns + `, count(*) OVER () FROM incoming INDEXED BY incoming_unread` + matching + `AND read_at = 0 ORDER BY priority, number LIMIT ?6`
 	selectAll     = incomingColumns + `, count(*) OVER () FROM incoming` + matching + `ORDER BY number DESC LIMIT ?6`
@@ -90,7 +92,8 @@ func list(t *tx, q Query) (msgs []Incoming, more int, err error) {
 	if q.Read {
 		query = selectAll
 	}
-	msgs, total, err := incoming(t, query, hexList(q.Recipients), q.Mesh[:], q.From[:], q.ReplyTo[:], q.Unoffered, limitOf(q.Limit))
+	msgs, total, err := incoming(t, query, hexList(q.Recipients), q.Mesh[:], q.From[:], q.ReplyTo[:], q.Unoffered, limitOf(q.Limit),
+		q.Now, q.Holder, q.rank(), exceptList(q.Except))
 	return msgs, max(0, total-len(msgs)), err
 }
 

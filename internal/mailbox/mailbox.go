@@ -27,6 +27,7 @@ type Mailbox interface {
 	Outbox
 	Inbox
 	Knowledge
+	Couriers
 
 	// ID is drawn when the mailbox is made. Session keys are bound to it: a lost
 	// mailbox means new session keys, for what was seen is lost with it.
@@ -145,13 +146,25 @@ type Incoming struct {
 
 // Query selects received messages.
 type Query struct {
-	Mesh       wire.ID    // zero: any
-	Recipients []wire.Key // any of these keys; required
-	From       wire.Key   // a sender's member or session key; zero: any
-	ReplyTo    wire.ID    // zero: any
-	Unoffered  bool       // only those never announced
-	Read       bool       // also those already read
-	Limit      int        // 0: 100
+	Mesh       wire.ID       // zero: any
+	Recipients []wire.Key    // any of these keys; required
+	From       wire.Key      // a sender's member or session key; zero: any
+	ReplyTo    wire.ID       // zero: any
+	Unoffered  bool          // only those never announced
+	Read       bool          // also those already read
+	AtLeast    wire.Priority // only those so urgent or more; "": any
+	Except     []wire.ID     // leaves out answers to these messages, and all of these meshes
+	Holder     string        // with Now: leaves out what others hold
+	Now        int64         // Unix ms of this machine; 0: whoever holds it
+	Limit      int           // 0: 100
+}
+
+// rank is the number of the least urgent priority that matches.
+func (q *Query) rank() int {
+	if q.AtLeast == "" {
+		return len(wire.Priorities) - 1
+	}
+	return q.AtLeast.Rank()
 }
 
 // Gap is messages of one sender session that are known to be missing.

@@ -34,6 +34,7 @@ type mem struct {
 	floors   map[wire.ID]int64
 	lanes    map[laneKey]*memLane
 	meshes   map[wire.ID]*memMesh
+	agents   map[int][]byte // as JSON
 }
 
 var _ Mailbox = (*mem)(nil)
@@ -53,6 +54,7 @@ func NewMemory() Mailbox {
 		floors:   make(map[wire.ID]int64),
 		lanes:    make(map[laneKey]*memLane),
 		meshes:   make(map[wire.ID]*memMesh),
+		agents:   make(map[int][]byte),
 	}
 }
 

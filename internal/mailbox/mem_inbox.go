@@ -12,6 +12,8 @@ type memIn struct {
 	Incoming
 	receipted bool
 	gone      bool // pruned: to be dropped from the lists
+	holder    string
+	heldUntil int64
 }
 
 // memBox is what one recipient has received, in Number order.

@@ -11,7 +11,10 @@ func (q *Query) matches(m *memIn) bool {
 	return (q.Mesh.IsZero() || m.Mesh == q.Mesh) &&
 		(q.From.IsZero() || m.SenderMember == q.From || m.SenderSession == q.From) &&
 		(q.ReplyTo.IsZero() || m.ReplyTo == q.ReplyTo) &&
-		(!q.Unoffered || m.Offered == 0)
+		(!q.Unoffered || m.Offered == 0) &&
+		(q.Now == 0 || m.heldUntil <= q.Now || m.holder == q.Holder) &&
+		m.Priority.Rank() <= q.rank() &&
+		!slices.Contains(q.Except, m.ReplyTo) && !slices.Contains(q.Except, m.Mesh)
 }
 
 func byNumber(a, b *memIn) int { return compare(a.Number, b.Number) }

@@ -6,9 +6,8 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
-	"github.com/claudemesh/claudemesh/internal/render"
-	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 const (
@@ -105,7 +104,7 @@ func (m *meshServer) heldBack(t *taken) bool {
 // announcement is the params of a channel notification: meta is strings under
 // keys of letters, digits and underscores, for a host drops anything else.
 func announcement(in *mailbox.Incoming, mesh string) map[string]any {
-	msg := rendered(in, mesh)
+	msg := courier.Message(in, mesh)
 	meta := map[string]string{"kind": string(in.Mode)}
 	for _, a := range msg.Attributes() {
 		if a[0] == "id" {
@@ -114,19 +113,4 @@ func announcement(in *mailbox.Incoming, mesh string) map[string]any {
 		meta[a[0]] = a[1]
 	}
 	return map[string]any{"content": msg.BlockWithin(channelSize), "meta": meta}
-}
-
-// rendered is a received message as render shows it.
-func rendered(in *mailbox.Incoming, mesh string) *render.Message {
-	msg := &render.Message{
-		From: in.SenderName, Mesh: mesh, Pubkey: key16(in.SenderSession), ID: in.ID.String(),
-		Priority: string(in.Priority), Sent: time.UnixMilli(in.Sent), Text: in.Text,
-	}
-	if !in.ReplyTo.IsZero() {
-		msg.ReplyTo = in.ReplyTo.String()
-	}
-	if in.Mode == wire.ModeGroup || in.Mode == wire.ModeBroadcast {
-		msg.Target = in.Target
-	}
-	return msg
 }

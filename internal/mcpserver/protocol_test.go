@@ -33,7 +33,7 @@ func TestInitialize(t *testing.T) {
 	if n := len(in.Instructions); n < 500 || n >= 2048 {
 		t.Errorf("instructions have %d bytes", n)
 	}
-	for _, want := range []string{"not from your user", "approval", "list_peers", "send_message", "check_messages", "<peer-message>"} {
+	for _, want := range []string{"not from your user", "approval", "list_peers", "send_message", "check_messages", "<peer-message>", "which entry is you", "reply_to", "Priority now", "thanks need no thanks"} {
 		if !strings.Contains(in.Instructions, want) {
 			t.Errorf("instructions lack %q", want)
 		}

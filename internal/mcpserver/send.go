@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
@@ -167,7 +168,7 @@ type sender struct {
 
 // show renders a message with at most limit bytes of its text (0: all).
 func (m *meshServer) show(in *mailbox.Incoming, mesh string, limit int) shown {
-	msg := rendered(in, mesh)
+	msg := courier.Message(in, mesh)
 	s := shown{block: msg.Block(limit), data: messageData{
 		ID: msg.ID, Mesh: mesh, Kind: string(in.Mode), Priority: msg.Priority, ReplyTo: msg.ReplyTo,
 		SentAt: stamp(in.Sent), ReceivedAt: stamp(in.Received),
