@@ -170,7 +170,31 @@ func (w wizard) mesh(ctx context.Context, wanted string) (string, error) {
 	if wanted != "" && !known(wanted) {
 		return "", unknownMesh(wanted, meshes)
 	}
-	return wanted, nil
+	return wanted, w.broker(ctx, p, meshes, wanted)
+}
+
+// broker offers to start the local broker, if a mesh that is to be entered is there.
+func (w wizard) broker(ctx context.Context, p *profile.Profile, meshes []client.Membership, wanted string) error {
+	b := localBroker(p)
+	_, runs := b.Running()
+	if runs || !slices.ContainsFunc(meshes, func(m client.Membership) bool {
+		return m.Broker == b.URL() && (wanted == "" || m.Mesh == wanted)
+	}) {
+		return nil
+	}
+	yes, err := w.yes, error(nil)
+	if w.ask {
+		yes, err = w.confirm(ctx, "The local broker does not run. Start it?")
+	}
+	switch {
+	case err != nil:
+		return err
+	case yes:
+		return w.run(ctx, w.in, "up")
+	case !w.quiet:
+		w.note("the local broker does not run; claudemesh up starts it")
+	}
+	return nil
 }
 
 // firstMesh offers what makes a member of somebody who is none.
