@@ -30,7 +30,7 @@ func (a *app) launchCommand() *cli.Command {
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "join", Usage: "join by this `LINK` first, or - to read it from standard input"},
 			asFlag(),
-			&cli.StringFlag{Name: "mode", Usage: "what enters the session unasked: " + modeNames()},
+			&cli.StringFlag{Name: "mode", Usage: "what enters the session unasked: " + strings.Join(modeNames(), ", ")},
 			&cli.BoolFlag{Name: "channel", Usage: "let Claude Code load the channel of claudemesh; it asks first"},
 			&cli.BoolFlag{Name: "quiet", Usage: "print nothing, and ask nothing"},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask: up where no mesh was joined, and install"},
@@ -46,7 +46,7 @@ func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	if m := mailbox.Mode(c.String("mode")); m != "" && !slices.Contains(mailbox.Modes, m) {
-		return usagef("--mode is one of %s, not %q", modeNames(), m).hinted("--mode notice")
+		return badMode(m, "--mode ")
 	}
 	claude, err := exec.LookPath("claude")
 	if err != nil {
@@ -88,14 +88,6 @@ func (a *app) runLaunch(ctx context.Context, c *cli.Command) error {
 		env = append(env, profile.EnvDir+"="+dir)
 	}
 	return become(claude, append([]string{"claude"}, args...), override(os.Environ(), env))
-}
-
-func modeNames() string {
-	var names []string
-	for _, m := range mailbox.Modes {
-		names = append(names, string(m))
-	}
-	return strings.Join(names, ", ")
 }
 
 // override returns an environment with these variables set, each once.

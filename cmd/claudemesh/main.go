@@ -21,5 +21,8 @@ func main() {
 // run is the program with everything it depends on; it returns the exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer, getenv func(string) string) int {
 	a := &app{in: in, out: out, errw: errw, getenv: getenv, args: args}
+	if event, ok := a.hookEvent(args[1:]); ok {
+		return a.runHook(ctx, event)
+	}
 	return a.finish(ctx, a.root().Run(ctx, args))
 }

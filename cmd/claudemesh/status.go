@@ -11,6 +11,7 @@ import (
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -164,7 +165,7 @@ func (a *app) showStatus(st meshStatus) {
 		a.printf("  error   %s\n", st.Error)
 	}
 	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
-		a.printf("  clock   this machine's clock is %s %s\n", span(off.Abs()), map[bool]string{true: "slow", false: "fast"}[off > 0])
+		a.printf("  clock   this machine's clock is %s %s\n", render.Span(off.Abs()), map[bool]string{true: "slow", false: "fast"}[off > 0])
 	}
 	queued := plural(st.Queued, "message")
 	if st.Queued >= maxQueued {

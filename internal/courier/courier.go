@@ -24,6 +24,7 @@ const (
 type Courier struct {
 	Box    mailbox.Mailbox
 	Path   mailbox.Path
+	Size   int // bytes of text that enter at once
 	pid    int
 	holder string
 	now    func() time.Time
@@ -32,7 +33,7 @@ type Courier struct {
 // New returns a courier to the agent of a process.
 func New(box mailbox.Mailbox, pid int, path mailbox.Path) *Courier {
 	return &Courier{
-		Box: box, Path: path, pid: pid, now: time.Now,
+		Box: box, Path: path, Size: maxText, pid: pid, now: time.Now,
 		holder: mailbox.HolderOf(pid) + string(path) + "/" + rand.Text()[:8],
 	}
 }
@@ -88,7 +89,7 @@ func (c *Courier) Take(ctx context.Context, a mailbox.Agent, least wire.Priority
 	size, fit := 0, 0
 	for ; fit < len(msgs); fit++ {
 		size += len(b.block(&msgs[fit]))
-		if fit > 0 && size > maxText {
+		if fit > 0 && size > c.Size {
 			break
 		}
 	}

@@ -107,12 +107,13 @@ type AgentSeat struct {
 	Peers  int      `json:"peers,omitempty"` // online, besides this one
 }
 
-// Shown is what a courier has put before the model; an event that follows is
-// the evidence that it was read.
+// Shown is what a courier has put before the model, of one mesh; an event that
+// follows is the evidence that it was read.
 type Shown struct {
 	Holder  string  `json:"holder"`
+	Mesh    wire.ID `json:"mesh"`
 	Numbers []int64 `json:"numbers"`
-	Session string  `json:"session"`
+	Session string  `json:"session"` // the agent's; "" was not known
 	At      int64   `json:"at"`
 }
 

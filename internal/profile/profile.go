@@ -83,11 +83,17 @@ func Open(dir string) (*Profile, error) {
 	return &Profile{dir: dir}, nil
 }
 
+// At is the profile in dir, which is neither made nor looked at.
+func At(dir string) *Profile { return &Profile{dir: dir} }
+
 // Dir returns the directory, absolute.
 func (p *Profile) Dir() string { return p.dir }
 
 // MailboxPath returns the file of the mailbox.
 func (p *Profile) MailboxPath() string { return filepath.Join(p.dir, "mailbox.db") }
+
+// HookLog returns the file of what hooks of an agent failed at.
+func (p *Profile) HookLog() string { return filepath.Join(p.dir, "hooks.log") }
 
 // checkMode refuses what group or others can access: everything here holds or
 // leads to secret keys.

@@ -1,0 +1,266 @@
+package courier_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/courier"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/process"
+	"github.com/claudemesh/claudemesh/internal/render"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+var atStop = courier.Event{Name: courier.Stop, Session: "s1", Attended: "1"}
+
+// waiting is a waiter that runs beside the test, in virtual time.
+type waiting struct {
+	*world
+	out  strings.Builder
+	over chan struct{}
+	woke bool
+	err  error
+	stop context.CancelFunc
+}
+
+func (w *world) wait(e courier.Event, pid int) *waiting {
+	w.Helper()
+	ctx, stop := context.WithCancel(ctx)
+	n := &waiting{world: w, over: make(chan struct{}), stop: stop}
+	go func() {
+		defer close(n.over)
+		n.woke, n.err = courier.New(w.box, pid, mailbox.ByRewake).Wait(ctx, e, &n.out)
+	}()
+	w.Cleanup(func() { stop(); <-n.over })
+	return n
+}
+
+// ended waits for the waiter's end and returns what it said, "" unless it woke the agent.
+func (n *waiting) ended() string {
+	n.Helper()
+	<-n.over
+	n.check(n.err)
+	if !n.woke && n.out.Len() > 0 {
+		n.Errorf("says without waking: %s", n.out.String())
+	}
+	return n.out.String()
+}
+
+// running checks that the waiter is the agent's and has nothing more to do now.
+func (n *waiting) running() {
+	n.Helper()
+	time.Sleep(time.Second)
+	synctest.Wait()
+	select {
+	case <-n.over:
+		n.Fatalf("the waiter has ended: %v", n.err)
+	default:
+	}
+	if !n.agent().Waiter.Alive() {
+		n.Fatal("the agent has no waiter")
+	}
+}
+
+func inBubble(t *testing.T, f func(w *world)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { f(newWorld(t)) })
+}
+
+func TestWaiterWakes(t *testing.T) {
+	inBubble(t, func(w *world) {
+		n := w.wait(atStop, os.Getpid())
+		n.running()
+		low := w.receive(wire.PriorityLow)
+		n.running() // that is no reason
+		next := w.receive(wire.PriorityNext)
+		text := n.ended()
+		w.has(text, next, render.Notice)
+		if strings.Contains(text, low) {
+			w.Error("a low message starts a turn")
+		}
+		a := w.agent()
+		w.equal(a.Waiter, process.Process{})
+		w.equal(a.Status, courier.Working)
+		w.equal(len(a.Shown), 1)
+		w.equal(w.owed(), "")
+		// The turn that it begins is no proof, its end is.
+		w.has(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "<task-notification>\n"}), low)
+		w.equal(w.owed(), "")
+		w.hook(courier.Event{Name: courier.Stop, Again: true})
+		w.equal(w.owed(), low+";"+next+";")
+		if w.agent().Proven[mailbox.ByRewake] == 0 {
+			w.Error("the path is not proven")
+		}
+	})
+}
+
+func TestWaiterCoalesces(t *testing.T) {
+	inBubble(t, func(w *world) {
+		n := w.wait(atStop, os.Getpid())
+		n.running()
+		one := w.receive(wire.PriorityNext)
+		synctest.Wait()
+		begin := time.Now()
+		time.Sleep(200 * time.Millisecond)
+		two := w.receive(wire.PriorityNext)
+		w.has(n.ended(), one, two)
+		if d := time.Since(begin); d != 250*time.Millisecond {
+			w.Errorf("woken after %s", d)
+		}
+		w.change(func(a *mailbox.Agent) { a.Status = courier.Idle })
+		n = w.wait(atStop, os.Getpid())
+		n.running()
+		begin = time.Now()
+		urgent := w.receive(wire.PriorityNow)
+		w.has(n.ended(), urgent)
+		if d := time.Since(begin); d > 0 {
+			w.Errorf("an urgent message waits %s", d)
+		}
+	})
+}
+
+// While the agent works its own events bring messages in; then the waiter does.
+func TestWaiterWaitsForIdle(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.hook(event(courier.UserPromptSubmit))
+		n := w.wait(atStop, os.Getpid())
+		text := w.receive(wire.PriorityNext)
+		n.running()
+		w.equal(w.hook(event(courier.Stop)), "")
+		w.has(n.ended(), text)
+	})
+}
+
+func TestWaiterIsNotWanted(t *testing.T) {
+	parent := process.Of(os.Getppid())
+	for name, c := range map[string]struct {
+		e      courier.Event
+		change func(*mailbox.Agent)
+	}{
+		"unattended":     {courier.Event{Name: courier.Stop, Attended: "0"}, nil},
+		"not known":      {courier.Event{Name: courier.Stop}, nil},
+		"a subagent":     {courier.Event{Name: courier.Stop, Attended: "1", Subagent: "x"}, nil},
+		"mode":           {atStop, func(a *mailbox.Agent) { a.Mode = mailbox.Notice }},
+		"mod":            {atStop, func(a *mailbox.Agent) { a.Mod = parent }},
+		"another waiter": {atStop, func(a *mailbox.Agent) { a.Waiter = parent }},
+		"another agent":  {atStop, func(a *mailbox.Agent) { a.Started++ }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(w *world) {
+				text := w.receive(wire.PriorityNow)
+				if c.change != nil {
+					w.change(c.change)
+				}
+				before, begin := w.agent(), time.Now()
+				w.equal(w.wait(c.e, os.Getpid()).ended(), "")
+				w.equal(time.Since(begin), time.Duration(0))
+				w.equal(w.free(), text+";")
+				w.equal(w.agent(), before)
+			})
+		})
+	}
+}
+
+func TestWaiterIsNoLongerWanted(t *testing.T) {
+	parent := process.Of(os.Getppid())
+	for name, change := range map[string]func(*mailbox.Agent){
+		"mode":           func(a *mailbox.Agent) { a.Mode = mailbox.Off },
+		"mod":            func(a *mailbox.Agent) { a.Mod = parent },
+		"another waiter": func(a *mailbox.Agent) { a.Waiter = parent },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(w *world) {
+				n := w.wait(courier.Event{Name: courier.SessionStart, Attended: "1"}, os.Getpid())
+				n.running()
+				w.change(change)
+				w.equal(n.ended(), "")
+				if a := w.agent(); a.Waiter == process.Self() {
+					w.Error("it stands in the record")
+				}
+			})
+		})
+	}
+}
+
+// The agent may no longer heed a waiter of the conversation before.
+func TestWaiterOfANewConversationTakesOver(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.change(func(a *mailbox.Agent) { a.Waiter = process.Of(os.Getppid()) })
+		n := w.wait(courier.Event{Name: courier.SessionStart, Attended: "1"}, os.Getpid())
+		n.running()
+		w.equal(w.agent().Waiter, process.Self())
+	})
+}
+
+// A record that the MCP server made anew gets its waiter again.
+func TestWaiterOutlivesTheRecord(t *testing.T) {
+	inBubble(t, func(w *world) {
+		n := w.wait(atStop, os.Getpid())
+		n.running()
+		a := w.agent()
+		a.Waiter = process.Process{}
+		w.check(w.box.ForgetAgents(ctx, []int{a.PID}))
+		time.Sleep(time.Minute)
+		w.check(w.box.PutAgent(ctx, a))
+		n.running()
+	})
+}
+
+func TestWaiterWaitsForARecord(t *testing.T) {
+	inBubble(t, func(w *world) {
+		a := w.agent()
+		w.check(w.box.ForgetAgents(ctx, []int{a.PID}))
+		begin := time.Now()
+		w.equal(w.wait(atStop, os.Getpid()).ended(), "")
+		w.equal(time.Since(begin), 10*time.Second)
+		n := w.wait(atStop, os.Getpid())
+		time.Sleep(9 * time.Second)
+		w.check(w.box.PutAgent(ctx, a))
+		n.running()
+	})
+}
+
+func TestWaiterEnds(t *testing.T) {
+	inBubble(t, func(w *world) { // at SIGTERM
+		n := w.wait(atStop, os.Getpid())
+		n.running()
+		n.stop()
+		w.equal(n.ended(), "")
+		w.equal(w.agent().Waiter, process.Process{})
+	})
+}
+
+func TestWaiterEndsWithTheAgent(t *testing.T) {
+	inBubble(t, func(w *world) {
+		agent := exec.Command("sleep", "600")
+		w.check(agent.Start())
+		a := w.agent()
+		a.Process = process.Of(agent.Process.Pid)
+		w.check(w.box.PutAgent(ctx, a))
+		n := w.wait(atStop, a.PID)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.check(agent.Process.Kill())
+		_ = agent.Wait()
+		w.equal(n.ended(), "")
+	})
+}
+
+func TestUnheardWakeGoesBack(t *testing.T) {
+	inBubble(t, func(w *world) {
+		text := w.receive(wire.PriorityNow)
+		woken, err := courier.New(w.box, os.Getpid(), mailbox.ByRewake).Wait(ctx, atStop, short{})
+		if woken || err == nil {
+			w.Fatalf("woken %v, %v", woken, err)
+		}
+		w.equal(w.free(), text+";")
+		a := w.agent()
+		w.equal(len(a.Shown), 0)
+		w.equal(a.Waiter, process.Process{})
+	})
+}
