@@ -151,6 +151,14 @@ func unread(ctx context.Context, box mailbox.Mailbox, mesh client.ID, key client
 	return len(msgs) + more, err
 }
 
+// skew says how wrong this machine's clock is, from the broker's less this one.
+func skew(off time.Duration) string {
+	if off > 0 {
+		return render.Span(off.Abs()) + " slow"
+	}
+	return render.Span(off.Abs()) + " fast"
+}
+
 func (a *app) showStatus(st meshStatus) {
 	a.printf("%s: %s (%s), %s\n", st.Mesh, st.Member, st.Role, map[bool]string{true: "online", false: "offline"}[st.Online])
 	a.printf("  broker  %s\n", st.Broker)
@@ -165,7 +173,7 @@ func (a *app) showStatus(st meshStatus) {
 		a.printf("  error   %s\n", st.Error)
 	}
 	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
-		a.printf("  clock   this machine's clock is %s %s\n", render.Span(off.Abs()), map[bool]string{true: "slow", false: "fast"}[off > 0])
+		a.printf("  clock   this machine's clock is %s\n", skew(off))
 	}
 	queued := plural(st.Queued, "message")
 	if st.Queued >= maxQueued {

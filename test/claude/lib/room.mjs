@@ -13,9 +13,9 @@ const apiKey = 'dummy'
 export class Room {
   /**
    * In dir, with the projects named, each trusted as if the person had said so. `settings` is the person's
-   * settings.json; `managed` is what sessions see as the machine's managed settings.
+   * settings.json, `claudeJson` more of their .claude.json; `managed` is what sessions see as the machine's managed settings.
    */
-  constructor(dir, { projects = ['web'], settings = {}, managed } = {}) {
+  constructor(dir, { projects = ['web'], settings, claudeJson, managed } = {}) {
     this.dir = dir
     this.home = path.join(dir, 'home')
     this.projects = projects.map(p => path.join(dir, p))
@@ -25,8 +25,9 @@ export class Room {
       theme: 'dark',
       customApiKeyResponses: { approved: [apiKey], rejected: [] },
       projects: Object.fromEntries(this.projects.map(p => [p, { hasTrustDialogAccepted: true, hasCompletedProjectOnboarding: true }])),
+      ...claudeJson,
     })
-    this.write(path.join(this.home, '.claude', 'settings.json'), settings)
+    if (settings) this.write(path.join(this.home, '.claude', 'settings.json'), settings)
     if (managed) this.write(this.managed = path.join(dir, 'managed.json'), managed)
   }
   write(file, value) { fs.writeFileSync(file, JSON.stringify(value, null, 1)) }

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { after } from 'node:test'
 import { onStage } from '../lib/stage.mjs'
 import { Table } from '../lib/table.mjs'
+import { until } from '../lib/util.mjs'
 
 const table = new Table('Paths into a session, by what the session was doing',
   ['tools'],
@@ -21,8 +22,9 @@ table.cell('tools', 'asked', onStage(async stage => {
   ])
   await Promise.all([a.waitServer(), b.waitServer()])
   await a.prompt('tell bob')
-  const sent = await a.waitText('"state":"accepted"')
+  const sent = await a.waitText('"target":"bob/api"')
   assert.equal(sent.type, 'tool_result')
+  await until(async () => (await bob.inbox()).length, { what: 'the message on bob\'s disk' })
 
   await b.prompt('any news')
   const read = await b.waitText('the schema changed')
