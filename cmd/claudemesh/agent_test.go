@@ -28,6 +28,7 @@ type agent struct {
 
 // agent start NAME MEMBER DIR [VAR=VALUE...] [FLAG...]: run the MCP server of a member in a directory.
 // agent call NAME TOOL ARGS: call a tool; its text becomes standard output.
+// agent arrives NAME TEXT: call check_messages until the text is among them.
 // agent stop NAME: end its standard input and wait for it; agent kill NAME: kill it.
 // agent record MEMBER: what the member's mailbox holds of these tests' process, which is the agent.
 func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
@@ -44,6 +45,13 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 		if failed != neg {
 			ts.Fatalf("isError is %v: %s", failed, text)
 		}
+	case "arrives":
+		for text := ""; !strings.Contains(text, args[2]); { // the test's timeout ends it
+			var err error
+			text, _, err = w.agents[args[1]].call("check_messages", "{}")
+			ts.Check(err)
+			time.Sleep(20 * time.Millisecond)
+		}
 	case "stop":
 		a := w.agents[args[1]]
 		delete(w.agents, args[1])
@@ -57,7 +65,7 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	case "record":
 		ts.Check(showRecord(ts, args[1]))
 	default:
-		ts.Fatalf("agent start|call|stop|kill|record")
+		ts.Fatalf("agent start|call|arrives|stop|kill|record")
 	}
 }
 

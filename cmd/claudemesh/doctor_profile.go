@@ -103,6 +103,9 @@ func (a *app) checkMesh(ctx context.Context, p *profile.Profile, s *station, i i
 		return []finding{wrong(m.Mesh, err)}
 	case s.errs[i] != nil:
 		found = append(found, wrong(m.Mesh, s.errs[i]))
+		if st.Local != nil && !st.Local.Running {
+			found[0].Mend = "claudemesh up"
+		}
 	default:
 		found = append(found, ok(m.Mesh, "%s is online at %s, whose key is the one of the invite", m.Member, m.Broker))
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/mcpserver"
 	"github.com/claudemesh/claudemesh/internal/process"
-	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/version"
 )
 
@@ -23,20 +22,19 @@ func (a *app) mcpCommand() *cli.Command {
 	return command(spec{
 		name: "mcp", usage: "serve the MCP tools on standard input and output, for one agent",
 		about: "Claude Code starts it: see claudemesh install. The session's name is the directory's, or LABEL.\n" +
+			"With --mesh it enters that mesh alone. What no flag says is taken from the environment that\n" +
+			"claudemesh launch sets.\n" +
 			"It ends with its standard input, or with the process that started it.",
 		example: "claude mcp add claudemesh --scope user -- claudemesh mcp",
-		flags:   []cli.Flag{&cli.StringFlag{Name: "name", Usage: "the `LABEL` of this session in the list of peers"}},
+		flags:   sessionFlags(),
 		run:     a.runMCP,
 	})
 }
 
 func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
-	label := c.String("name")
-	if label != "" && !trust.ValidName(label) {
-		return &failure{
-			code: "bad_name", exit: exitUsage, text: "--name " + label + ": " + client.ErrBadName.Error(),
-			hint: "--name " + sanitizeName(label),
-		}
+	who, err := readSession(c, a.mesh, a.getenv)
+	if err != nil {
+		return err
 	}
 	p, err := a.profile()
 	if err != nil {
@@ -62,7 +60,7 @@ func (a *app) runMCP(ctx context.Context, c *cli.Command) (err error) {
 			log.Warn("the plugin could not be refreshed", "err", err)
 		}
 	}
-	f := &fleet{profile: p, box: box, log: log, cwd: cwd, label: label}
+	f := &fleet{profile: p, box: box, log: log, cwd: cwd, who: who}
 	if err := f.update(ctx); err != nil {
 		f.close()
 		return err

@@ -63,6 +63,13 @@ type meshStatus struct {
 	Queued        int          `json:"queued"`
 	Unread        int          `json:"unread"`
 	Seats         []seatStatus `json:"seats"`
+	Local         *localStatus `json:"local"` // null when the mesh is at another broker
+}
+
+// localStatus is how the broker that up starts stands.
+type localStatus struct {
+	Running bool `json:"running"`
+	PID     int  `json:"pid"`
 }
 
 // seatStatus is a place where agents of this machine have been.
@@ -108,6 +115,10 @@ func (a *app) statusOf(ctx context.Context, p *profile.Profile, s *station, i in
 	} else {
 		st.ClockOffsetMs = s.clients[i].ClockOffset().Milliseconds()
 	}
+	if b := localBroker(p); m.Broker == b.URL() {
+		r, runs := b.Running()
+		st.Local = &localStatus{runs, r.PID}
+	}
 	pending, err := s.box.Pending(ctx, m.MeshID, wire.Key{}, 0, 0, maxQueued)
 	if err != nil {
 		return st, err
@@ -151,6 +162,13 @@ func skew(off time.Duration) string {
 func (a *app) showStatus(st meshStatus) {
 	a.printf("%s: %s (%s), %s\n", st.Mesh, st.Member, st.Role, map[bool]string{true: "online", false: "offline"}[st.Online])
 	a.printf("  broker  %s\n", st.Broker)
+	switch {
+	case st.Local == nil:
+	case st.Local.Running:
+		a.printf("          on this machine, process %d\n", st.Local.PID)
+	default:
+		a.printf("          on this machine, and does not run; claudemesh up starts it\n")
+	}
 	if st.Error != "" {
 		a.printf("  error   %s\n", st.Error)
 	}
