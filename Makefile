@@ -1,12 +1,12 @@
 # Everything is built and tested with Go alone; make check also needs a C
-# compiler, for the race detector.
+# compiler, for the race detector, and make test-claude what test/claude/README.md names.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/claudemesh/claudemesh/internal/version.version=$(VERSION)
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test faults soak soak-faults soak-leak soak-store check fuzz bench dist clean
+.PHONY: build demo test test-claude faults soak soak-faults soak-leak soak-store check fuzz bench dist clean
 
 build: ## both binaries, into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/claudemesh ./cmd/claudemesh-broker
@@ -17,6 +17,13 @@ demo: build ## the main job, end to end, on an embedded SQLite file
 test: ## everything that proves it
 	go test -timeout 10m -short ./...
 	go test -timeout 10m -count=1 ./internal/faults/
+
+CLAUDE_VERSION := 2.1.330
+TESTS ?= test/*.test.mjs
+test-claude: build ## sessions of the real Claude Code, which it installs into test/claude/.cache, on a scripted model: within 15 minutes
+	test/claude/install.sh $(CLAUDE_VERSION)
+	cd test/claude && CLAUDE_BIN="$(CURDIR)/test/claude/.cache/node_modules/.bin/claude" CLAUDEMESH_BIN="$(CURDIR)/bin" \
+	  timeout -k 10 15m ./offline.sh node --test --test-concurrency=1 --test-reporter=spec $(TESTS)
 
 faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, floods, slow peers, leaks: two to three minutes
 	go test -timeout 10m -count=1 -v ./internal/faults/

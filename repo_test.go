@@ -42,6 +42,8 @@ func TestLayers(t *testing.T) {
 		{"internal/wire", "internal/trust", "wire knows bytes, not rules"},
 		{"internal/wire", "internal/seal", "wire knows bytes, not rules"},
 		{"internal/trust", "internal/seal", "trust needs no envelopes"},
+		{"internal/localbroker", "broker", "it runs the broker's program"},
+		{"internal/localbroker", "client", "it knows processes, and nothing of meshes"},
 		{"internal/claudecode", "client", "it knows Claude Code and nothing of the network"},
 		{"internal/claudecode", "internal/wire", "it knows Claude Code and nothing of the network"},
 	} {

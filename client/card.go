@@ -41,7 +41,20 @@ type Card struct {
 	PeerType string  `json:"peerType,omitempty"` // ai, human or connector
 	Channel  string  `json:"channel,omitempty"`
 	Model    string  `json:"model,omitempty"`
+	Wake     Path    `json:"wake,omitempty"`    // how a message gets into the session now; "" unknown
+	WokenAt  int64   `json:"wokenAt,omitempty"` // when one last did by that path, Unix ms of the broker's clock; 0 never
 }
+
+// Path is a way by which messages get into a session.
+type Path = mailbox.Path
+
+// The paths, from the best to the least.
+const (
+	ByMod    = mailbox.ByMod    // at once, idle or busy
+	ByRewake = mailbox.ByRewake // at once when idle
+	ByHooks  = mailbox.ByHooks  // at its next turn
+	ByNone   = mailbox.ByNone   // when it looks
+)
 
 // Limits of a card's fields, in bytes and entries.
 const (
@@ -79,6 +92,18 @@ func (c *Card) fits() error {
 	return nil
 }
 
+// parseCard reads a card's JSON. A path that is not known here, of a newer
+// peer, is an unknown one.
+func parseCard(raw []byte) (card Card, err error) {
+	if err := wire.Unmarshal(raw, &card); err != nil {
+		return Card{}, wire.Faultf(wire.CodeBadCard, "not a card")
+	}
+	if !slices.Contains([]Path{ByMod, ByRewake, ByHooks, ByNone}, card.Wake) {
+		card.Wake, card.WokenAt = "", 0
+	}
+	return card, card.fits()
+}
+
 func (c *Card) texts() []*string {
 	return []*string{&c.Summary, &c.Cwd, &c.Host, &c.Repo, &c.Branch, &c.PeerType, &c.Channel, &c.Model}
 }
@@ -101,7 +126,8 @@ type Peer struct {
 	Role     Role
 	Online   bool
 	LastSeen time.Time
-	Card     Card // zero when it could not be opened
+	Card     Card      // zero when it could not be opened
+	Woken    time.Time // Card.WokenAt by this machine's clock; zero: never
 
 	attestation *wire.Attestation
 	seq         uint64
@@ -129,8 +155,8 @@ func (c *Client) fromKnown(k mailbox.KnownPeer) (*Peer, bool) {
 	}
 	m, ok := c.roster.Known(k.Member)
 	p.Name = m.Name
-	if len(k.Card) > 0 && (wire.Unmarshal(k.Card, &p.Card) != nil || p.Card.fits() != nil) {
-		p.Card = Card{}
+	if card, err := parseCard(k.Card); err == nil {
+		p.Card = card
 	}
 	return p, ok
 }
@@ -195,10 +221,7 @@ func (c *Client) openCard(w *wire.Card) (Card, error) {
 	if err != nil {
 		return card, err
 	}
-	if err := wire.Unmarshal(raw, &card); err != nil {
-		return card, wire.Faultf(wire.CodeBadCard, "not a card")
-	}
-	return card, card.fits()
+	return parseCard(raw)
 }
 
 // sealedCard is a card as it was shown, with what it was made of.

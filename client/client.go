@@ -229,8 +229,7 @@ func (c *Client) remember(ctx context.Context) error {
 // stays in its groups, and its cards go on counting.
 func (c *Client) resume(k mailbox.KnownPeer) {
 	c.cardSeq = k.CardSeq
-	var last Card
-	if c.card.Groups == nil && wire.Unmarshal(k.Card, &last) == nil && last.fits() == nil {
+	if last, err := parseCard(k.Card); err == nil && c.card.Groups == nil {
 		c.card.Groups = last.Groups
 	}
 }
@@ -252,6 +251,9 @@ func (c *Client) MeshID() ID { return c.m.MeshID }
 
 // Key is the key that this client sends from.
 func (c *Client) Key() Key { return c.self }
+
+// MemberKey is the key of the member whose client it is.
+func (c *Client) MemberKey() Key { return c.member.Public() }
 
 // Name is this client's full name: member/label for a session, else the member's.
 func (c *Client) Name() string {

@@ -57,11 +57,11 @@ func (k *conn) receive(ctx context.Context) {
 			}
 		}
 		if err := k.take(ctx, batch); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil { // else the connection ends anyway, and cleanly if it can
 				k.c.log.Error("received messages are not stored; they will come again", "error", err)
+				k.fail(err)
+				_ = k.ws.CloseNow()
 			}
-			k.fail(err)
-			_ = k.ws.CloseNow()
 			return
 		}
 		switch n := len(k.acks); {
@@ -406,14 +406,23 @@ func (c *Client) Receive(ctx context.Context) iter.Seq2[*Received, error] {
 	}
 }
 
+// lookEvery is how often is looked without a hint: nothing hints at a courier's
+// lease that has run out.
+const lookEvery = 5 * time.Second
+
 // AwaitReply waits for a message that answers id, from anyone, and marks it
-// read. ok is false when ctx ended first.
+// read; one that a courier is bringing in is the courier's. ok is false when ctx
+// ended first.
 func (c *Client) AwaitReply(ctx context.Context, id ID) (msg mailbox.Incoming, ok bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changes := c.box.Watch(ctx)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	for {
-		q := mailbox.Query{Mesh: c.m.MeshID, Recipients: c.Addresses(), ReplyTo: id, Limit: 1}
+		q := mailbox.Query{
+			Mesh: c.m.MeshID, Recipients: c.Addresses(), ReplyTo: id, Now: c.now().UnixMilli(), Limit: 1,
+		}
 		msgs, _, err := c.box.Take(context.WithoutCancel(ctx), q, c.self, c.clock())
 		if err != nil {
 			return msg, false, err
@@ -423,6 +432,7 @@ func (c *Client) AwaitReply(ctx context.Context, id ID) (msg mailbox.Incoming, o
 		}
 		select {
 		case <-changes:
+		case <-tick.C:
 		case <-ctx.Done():
 			return msg, false, nil
 		}

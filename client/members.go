@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -208,13 +209,14 @@ func (c *Client) keepKey(ctx context.Context, key seal.MeshKey) error {
 }
 
 // showCardIfStale seals the card again when a newer mesh key came with the
-// connection.
+// connection, or when it was changed while the connection was made.
 func (c *Client) showCardIfStale(ctx context.Context, k *conn) error {
 	c.mu.Lock()
-	stale := c.sealingKey().Generation != c.shownGeneration
+	raw, err := wire.Marshal(c.card)
+	stale := c.sealingKey().Generation != c.shownGeneration || !bytes.Equal(raw, c.sealed.raw)
 	c.mu.Unlock()
-	if !stale {
-		return nil
+	if err != nil || !stale {
+		return err
 	}
 	return c.showCard(ctx, k)
 }

@@ -27,13 +27,39 @@ func (c *Client) Peers(ctx context.Context, offline bool) (peers []Peer, fresh b
 	defer c.mu.Unlock()
 	for _, p := range c.peers {
 		if p.Online || offline && p.Role == Session && c.now().Sub(p.LastSeen) < 30*24*time.Hour {
-			peers = append(peers, *p)
+			shown := *p
+			shown.Woken = c.woken(p)
+			peers = append(peers, shown)
 		}
 	}
 	slices.SortFunc(peers, func(a, b Peer) int {
 		return cmp.Or(cmp.Compare(a.FullName(), b.FullName()), slices.Compare(a.Key[:], b.Key[:]))
 	})
 	return peers, fresh, nil
+}
+
+// woken is when a message last got into a session: not in the time to come.
+func (c *Client) woken(p *Peer) time.Time {
+	if p.Card.WokenAt <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(min(p.Card.WokenAt, c.clock()) - c.offset.Load())
+}
+
+// PeersOnline counts the sessions and persons that are online besides this one,
+// as far as the broker has told.
+func (c *Client) PeersOnline(ctx context.Context) (n int) {
+	if err := c.refreshPeers(ctx); err != nil {
+		c.log.Debug("peers from memory", "error", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, p := range c.peers {
+		if p.Online && key != c.self {
+			n++
+		}
+	}
+	return n
 }
 
 // refreshPeers makes the peer table the broker's, unless it already follows it.

@@ -15,7 +15,23 @@ type Recipient struct {
 	Name     string
 	Online   bool
 	LastSeen time.Time // zero when online or never seen
-	person   bool      // the target named a member: its own key will do when the session is gone
+	Wakeability
+	person bool // the target named a member: its own key will do when the session is gone
+}
+
+// Wakeability is what a session that is online says of when it sees a message.
+type Wakeability struct {
+	Wake  Path      // by which path one gets in; "" unknown
+	Woken time.Time // when one last did; zero: never
+	DND   bool      // it is not to be disturbed
+}
+
+// Wakeability of a session that is online; zero for others.
+func (p *Peer) Wakeability() (w Wakeability) {
+	if p.Online && p.Role == Session {
+		w = Wakeability{p.Card.Wake, p.Woken, p.Card.Status == StatusDND}
+	}
+	return w
 }
 
 // Reason says why a target did not resolve, in one word.
@@ -172,7 +188,7 @@ func (d *directory) member(m Member) (live, off []hit) {
 }
 
 func (d *directory) session(p Peer) hit {
-	r := Recipient{Key: p.Key, Member: p.Member, Name: p.FullName(), Online: p.Online}
+	r := Recipient{Key: p.Key, Member: p.Member, Name: p.FullName(), Online: p.Online, Wakeability: p.Wakeability()}
 	if !p.Online {
 		r.LastSeen = p.LastSeen
 	}

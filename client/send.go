@@ -48,9 +48,10 @@ type Message struct {
 
 // Sent says what became of a message so far.
 type Sent struct {
-	ID      ID
-	Mesh    string
-	Targets []SentTarget
+	ID       ID
+	Mesh     string
+	Priority Priority
+	Targets  []SentTarget
 }
 
 // SentTarget is one recipient, or one target that did not resolve (Err set).
@@ -63,6 +64,7 @@ type SentTarget struct {
 	Online   bool
 	LastSeen time.Time // of a recipient that is not online; zero when never seen
 	Err      error     // a *TargetError
+	Wakeability
 }
 
 // OK reports whether every target has resolved and no recipient has refused.
@@ -82,7 +84,7 @@ func (c *Client) Resolve(ctx context.Context, targets []string) (to []SentTarget
 	}
 	recipients, failed, multi := d.all(targets)
 	for _, r := range recipients {
-		to = append(to, SentTarget{Target: r.target, Name: r.Name, Key: r.Key, Online: r.Online, LastSeen: r.LastSeen})
+		to = append(to, SentTarget{Target: r.target, Name: r.Name, Key: r.Key, Online: r.Online, LastSeen: r.LastSeen, Wakeability: r.Wakeability})
 	}
 	return append(to, failed...), multi, nil
 }
@@ -330,11 +332,11 @@ func (c *Client) sent(ctx context.Context, id ID, to []resolved, failed []SentTa
 	if err != nil {
 		return nil, err
 	}
-	s := &Sent{ID: id, Mesh: c.m.Mesh}
+	s := &Sent{ID: id, Mesh: c.m.Mesh, Priority: out.Priority}
 	for i, r := range out.Recipients {
 		t := SentTarget{Name: r.Name, Key: r.Key, State: r.State, Code: r.Code, Online: r.Online}
 		if i < len(to) {
-			t.Target, t.LastSeen = to[i].target, to[i].LastSeen
+			t.Target, t.LastSeen, t.Wakeability = to[i].target, to[i].LastSeen, to[i].Wakeability
 		}
 		switch r.State {
 		case Stored:
@@ -363,7 +365,7 @@ func (c *Client) Status(ctx context.Context, id ID) (*Sent, time.Time, error) {
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	s := &Sent{ID: id, Mesh: c.m.Mesh}
+	s := &Sent{ID: id, Mesh: c.m.Mesh, Priority: out.Priority}
 	for _, r := range out.Recipients {
 		s.Targets = append(s.Targets, SentTarget{
 			Target: out.Target, Name: r.Name, Key: r.Key, State: r.State, Code: r.Code, Online: r.Online,

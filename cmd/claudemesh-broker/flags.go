@@ -34,6 +34,8 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "public-url", Usage: "how peers reach this broker, `URL`, when a proxy stands before it", Sources: env("PUBLIC_URL")},
 		&cli.BoolFlag{Name: "open", Usage: "let anyone found a mesh, without a token", Sources: env("OPEN")},
 		&cli.StringFlag{Name: "admin-token", Usage: "use this `TOKEN` from now on (better in the environment than here)", Sources: env("ADMIN_TOKEN")},
+		&cli.StringFlag{Name: "admin-token-file", Usage: "use the token in `FILE` from now on", Sources: env("ADMIN_TOKEN_FILE")},
+		&cli.StringFlag{Name: "run-file", Usage: "while it serves, say in `FILE` which process it is and where it listens", Sources: env("RUN_FILE")},
 		&cli.StringFlag{Name: "tls-domain", Usage: "serve TLS with a certificate that is obtained for `DOMAIN` (needs port 443)", Sources: env("TLS_DOMAIN")},
 		&cli.StringFlag{Name: "tls-cache", Usage: "`DIR` for such certificates (default: the database's name with .certs)", Sources: env("TLS_CACHE")},
 		&cli.StringFlag{Name: "tls-cert", Usage: "serve TLS with this certificate `FILE`", Sources: env("TLS_CERT")},

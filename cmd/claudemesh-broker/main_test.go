@@ -30,6 +30,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/brokerfile"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -228,6 +229,44 @@ func TestAdminToken(t *testing.T) {
 		t.Error(err)
 	}
 	s.stop()
+}
+
+func TestTokenFile(t *testing.T) {
+	dir := t.TempDir()
+	token, run, db := filepath.Join(dir, "token"), filepath.Join(dir, "run.json"), filepath.Join(dir, "mesh.db")
+	if err := os.WriteFile(token, []byte("from-the-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, "--db", db, "--admin-token-file", token, "--run-file", run)
+	if strings.Contains(s.out.String()+s.errs.String(), "from-the-file") {
+		t.Error("the token is printed")
+	}
+	if err := s.found("from-the-file"); err != nil {
+		t.Error(err)
+	}
+	for range 500 { // it is written when the broker listens already
+		if _, alive := brokerfile.ReadRunning(run); alive {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if r, alive := brokerfile.ReadRunning(run); !alive || r.PID != os.Getpid() || r.URL != s.url {
+		t.Errorf("run file: %+v, %v", r, alive)
+	}
+	if code := s.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := os.Stat(run); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the run file stays: %v", err)
+	}
+	for _, args := range [][]string{{"--admin-token-file", run}, {"--run-file", dir}} {
+		if code, _, errs := tool(t, append(args, "--db", db, "--listen", "127.0.0.1:0")...); code != 1 || !strings.Contains(errs, args[0]) {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
+	}
+	if code, _, errs := tool(t, "--db", db, "--admin-token", "x", "--admin-token-file", token); code != 2 {
+		t.Errorf("both: %d %s", code, errs)
+	}
 }
 
 func TestOpen(t *testing.T) {

@@ -18,8 +18,11 @@ import (
 	"golang.org/x/term"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/brokerfile"
+	"github.com/claudemesh/claudemesh/internal/process"
 	"github.com/claudemesh/claudemesh/internal/sqlite"
 	"github.com/claudemesh/claudemesh/internal/version"
+	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 // stopWithin bounds a shutdown.
@@ -71,7 +74,15 @@ func listenAndServe(ctx context.Context, c *cli.Command, cfg broker.Config, tlsC
 	}
 	srv := b.Server()
 	srv.TLSConfig = tlsConfig
-	greet(c, b, ln, tlsConfig != nil)
+	url := socketURL(c, ln, tlsConfig != nil)
+	greet(c, url, b.TakeToken())
+	if path := c.String("run-file"); path != "" {
+		if err := (brokerfile.Running{Process: process.Self(), URL: url, Version: version.String()}).Write(path); err != nil {
+			_ = b.Shutdown(ctx)
+			return errors.Join(fmt.Errorf("--run-file: %w", err), ln.Close())
+		}
+		defer os.Remove(path) // the store is open still, and so it is nobody else's
+	}
 	served := make(chan error, 1)
 	go func() {
 		if tlsConfig != nil {
@@ -101,9 +112,11 @@ func listenAndServe(ctx context.Context, c *cli.Command, cfg broker.Config, tlsC
 	return err
 }
 
-// greet says where peers connect and, at the first start, what to do next.
-func greet(c *cli.Command, b *broker.Broker, ln net.Listener, secure bool) {
-	out := c.Root().Writer
+// socketURL is where peers connect.
+func socketURL(c *cli.Command, ln net.Listener, secure bool) string {
+	if p := c.String("public-url"); p != "" {
+		return "ws" + strings.TrimPrefix(strings.TrimSuffix(p, "/"), "http") + wire.PathWS
+	}
 	scheme, host := "ws", ln.Addr().String()
 	if secure {
 		scheme = "wss"
@@ -111,12 +124,13 @@ func greet(c *cli.Command, b *broker.Broker, ln net.Listener, secure bool) {
 	if d := c.String("tls-domain"); d != "" {
 		host = d
 	}
-	url := scheme + "://" + strings.Replace(host, "[::]", "localhost", 1) + "/ws"
-	if p := c.String("public-url"); p != "" {
-		url = "ws" + strings.TrimPrefix(strings.TrimSuffix(p, "/"), "http") + "/ws"
-	}
+	return scheme + "://" + strings.Replace(host, "[::]", "localhost", 1) + wire.PathWS
+}
+
+// greet says where peers connect and, at the first start, what to do next.
+func greet(c *cli.Command, url, token string) {
+	out := c.Root().Writer
 	fmt.Fprintf(out, "claudemesh-broker %s, database %s\nlistening on %s\n", version.String(), c.String("db"), url)
-	token := b.TakeToken()
 	if token == "" {
 		return
 	}
@@ -141,9 +155,18 @@ func config(c *cli.Command, log *slog.Logger) (broker.Config, error) {
 	if public != "" && !strings.HasPrefix(public, "http://") && !strings.HasPrefix(public, "https://") {
 		return broker.Config{}, fmt.Errorf("--public-url starts with https:// or http://; %w", errUsage)
 	}
+	token := c.String("admin-token")
+	if file := c.String("admin-token-file"); file != "" {
+		if token != "" {
+			return broker.Config{}, fmt.Errorf("--admin-token and --admin-token-file: choose; %w", errUsage)
+		}
+		if token, err = brokerfile.ReadToken(file); err != nil {
+			return broker.Config{}, fmt.Errorf("--admin-token-file: %w", err)
+		}
+	}
 	db := c.String("db")
 	return broker.Config{
-		Open: c.Bool("open"), AdminToken: c.String("admin-token"), PublicURL: public,
+		Open: c.Bool("open"), AdminToken: token, PublicURL: public,
 		ClientIPHeader: c.String("client-ip-header"), Limits: l, Version: version.String(), Logger: log,
 		DiskUsage: func() (int, error) { return diskUsage(db) },
 	}, nil

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 )
 
 // agent is a running claudemesh mcp, driven as a host would.
@@ -23,9 +26,11 @@ type agent struct {
 	err   strings.Builder
 }
 
-// agent start NAME MEMBER DIR [FLAG...]: run the MCP server of a member in a directory.
+// agent start NAME MEMBER DIR [VAR=VALUE...] [FLAG...]: run the MCP server of a member in a directory.
 // agent call NAME TOOL ARGS: call a tool; its text becomes standard output.
-// agent stop NAME: end its standard input and wait for it.
+// agent arrives NAME TEXT: call check_messages until the text is among them.
+// agent stop NAME: end its standard input and wait for it; agent kill NAME: kill it.
+// agent record MEMBER: what the member's mailbox holds of these tests' process, which is the agent.
 func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	switch args[0] {
@@ -40,14 +45,52 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 		if failed != neg {
 			ts.Fatalf("isError is %v: %s", failed, text)
 		}
+	case "arrives":
+		for text := ""; !strings.Contains(text, args[2]); { // the test's timeout ends it
+			var err error
+			text, _, err = w.agents[args[1]].call("check_messages", "{}")
+			ts.Check(err)
+			time.Sleep(20 * time.Millisecond)
+		}
 	case "stop":
 		a := w.agents[args[1]]
 		delete(w.agents, args[1])
 		ts.Check(a.stop())
 		fmt.Fprint(ts.Stderr(), a.err.String())
+	case "kill":
+		a := w.agents[args[1]]
+		delete(w.agents, args[1])
+		ts.Check(a.cmd.Process.Kill())
+		_ = a.cmd.Wait()
+	case "record":
+		ts.Check(showRecord(ts, args[1]))
 	default:
-		ts.Fatalf("agent start|call|stop")
+		ts.Fatalf("agent start|call|arrives|stop|kill|record")
 	}
+}
+
+func showRecord(ts *testscript.TestScript, member string) error {
+	box, err := mailbox.Open(context.Background(), filepath.Join(ts.Getenv("WORK"), member, "mailbox.db"))
+	if err != nil {
+		return err
+	}
+	defer box.Close()
+	agent, err := box.Agent(context.Background(), os.Getpid())
+	if err != nil {
+		return err
+	}
+	server := "none"
+	switch {
+	case agent.Server.Alive():
+		server = "alive"
+	case agent.Server.PID > 0:
+		server = "dead"
+	}
+	fmt.Fprintf(ts.Stdout(), "mode %s\nsession %s\nserver %s\nattended %v\n", agent.Mode, agent.Session, server, agent.Attended)
+	for _, s := range agent.Seats {
+		fmt.Fprintf(ts.Stdout(), "seat %s %s %s\n", s.Name, s.Self, s.Key)
+	}
+	return nil
 }
 
 func (a *agent) start(ts *testscript.TestScript, member, dir string, flags []string) error {
@@ -56,9 +99,13 @@ func (a *agent) start(ts *testscript.TestScript, member, dir string, flags []str
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	var env []string
+	for len(flags) > 0 && strings.Contains(flags[0], "=") && !strings.HasPrefix(flags[0], "-") {
+		env, flags = append(env, flags[0]), flags[1:]
+	}
 	argv := append([]string{"--config-dir", filepath.Join(work, member), "mcp"}, flags...)
 	a.cmd = exec.Command(filepath.Join(binDir, "claudemesh"), argv...)
-	a.cmd.Dir, a.cmd.Stderr = dir, &a.err
+	a.cmd.Dir, a.cmd.Stderr, a.cmd.Env = dir, &a.err, append(os.Environ(), env...)
 	in, err := a.cmd.StdinPipe()
 	if err != nil {
 		return err

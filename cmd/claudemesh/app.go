@@ -49,7 +49,8 @@ func (a *app) root() *cli.Command {
 		Reader: a.in, Writer: a.out, ErrWriter: a.errw,
 		ExitErrHandler:                  func(context.Context, *cli.Command, error) {}, // run decides
 		ConfigureShellCompletionCommand: configureCompletion,
-		Description: "EXAMPLE:\n  claudemesh new acme --as alice       found a mesh at a broker\n" +
+		Description: "EXAMPLE:\n  claudemesh up                        all of it on this machine alone\n" +
+			"  claudemesh new acme --as alice       found a mesh at a broker\n" +
 			"  claudemesh invite                    print a link for a friend\n" +
 			"  claudemesh join LINK --as bob        join with it\n" +
 			"  claudemesh install                   let Claude Code sessions use it\n" +
@@ -64,10 +65,10 @@ func (a *app) root() *cli.Command {
 		},
 		Action: notACommand,
 		Commands: []*cli.Command{
-			a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
+			a.upCommand(), a.downCommand(), a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
 			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.sendCommand(), a.inboxCommand(),
-			a.installCommand(), a.uninstallCommand(), a.mcpCommand(), a.hookCommand(), a.modeCommand(), a.statuslineCommand(),
-			a.versionCommand(),
+			a.installCommand(), a.uninstallCommand(), a.launchCommand(), a.doctorCommand(), a.modeCommand(), a.mcpCommand(), a.hookCommand(),
+			a.streamCommand(), a.statuslineCommand(), a.versionCommand(),
 		},
 	}
 	root.OnUsageError = onUsageError

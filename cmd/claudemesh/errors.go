@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/localbroker"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -47,7 +48,7 @@ func usagef(format string, args ...any) *failure {
 	return &failure{code: "usage", exit: exitUsage, text: fmt.Sprintf(format, args...)}
 }
 
-const joinHint = "claudemesh new NAME founds a mesh, claudemesh join LINK joins one"
+const joinHint = "claudemesh up makes one on this machine, claudemesh new NAME founds one at a broker, claudemesh join LINK joins one"
 
 var errNothingJoined = &failure{code: "not_joined", exit: exitNotJoined, text: "no mesh was joined here", hint: joinHint}
 
@@ -69,6 +70,10 @@ var rules = []struct {
 	{client.ErrSeveralMeshes, "several_meshes", exitUsage, "send it once for each mesh"},
 	{client.ErrBadName, "bad_name", exitUsage, "choose another name, like alice or build-2"},
 	{client.ErrForbidden, "forbidden", exitRefused, "ask an admin; claudemesh members shows who is one"},
+	{localbroker.ErrNoProgram, "no_broker", exitFailed, "put it beside claudemesh; in a clone, make build makes both in bin/"},
+	{localbroker.ErrNotReady, "not_ready", exitUnreachable, "claudemesh down, then claudemesh up"},
+	{localbroker.ErrStays, "stays", exitFailed, "kill -9 that process; what the broker acknowledged is on disk"},
+	{localbroker.ErrNoService, "no_service", exitFailed, "claudemesh up, after each boot"},
 	{client.ErrNoMessage, "not_found", exitNotFound, "check the id"},
 }
 
@@ -129,7 +134,7 @@ func explain(err error) *failure {
 	case errors.Is(err, client.ErrUnreachable):
 		return &failure{
 			code: "unreachable", exit: exitUnreachable, text: unreachableText(err),
-			hint: "check the address and the network, and that claudemesh-broker runs there",
+			hint: "check the address and the network, and that claudemesh-broker runs there; claudemesh up starts the local one",
 		}
 	case errors.Is(err, context.Canceled):
 		return &failure{code: "interrupted", exit: exitInterrupted, text: "interrupted"}

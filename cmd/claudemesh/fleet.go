@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ type fleet struct {
 	box     mailbox.Mailbox
 	log     *slog.Logger
 	cwd     string
-	label   string // "" for the directory's
+	who     session
 
 	mu    sync.Mutex // guards the following
 	ships []ship     // in the order of the profile
@@ -32,6 +33,7 @@ type fleet struct {
 // ship is the session in one mesh.
 type ship struct {
 	member client.Key // who left and joined again is another
+	broker string     // its address, which can change
 	client *client.Client
 	seat   *profile.Seat
 }
@@ -90,7 +92,15 @@ func (f *fleet) update(ctx context.Context) error {
 	var next []ship
 	var errs []error
 	for _, m := range meshes {
+		if f.who.mesh != "" && m.Mesh != f.who.mesh {
+			continue
+		}
 		s, ok := old[m.MemberKey()]
+		if ok && s.broker != m.Broker { // frees the seat for its successor
+			s.close()
+			delete(old, s.member)
+			ok = false
+		}
 		if !ok {
 			if s, err = f.launch(ctx, m); err != nil {
 				errs = append(errs, err)
@@ -111,7 +121,7 @@ func (f *fleet) update(ctx context.Context) error {
 
 // launch takes a seat in a mesh and connects from it.
 func (f *fleet) launch(ctx context.Context, m client.Membership) (ship, error) {
-	seat, err := f.profile.TakeSeat(m.MeshID, f.cwd, f.box.ID(), f.label)
+	seat, err := f.profile.TakeSeat(m.MeshID, f.cwd, f.box.ID(), f.who.name)
 	if err != nil {
 		return ship{}, err
 	}
@@ -121,13 +131,13 @@ func (f *fleet) launch(ctx context.Context, m client.Membership) (ship, error) {
 		Membership: m, Role: client.Session, SessionSeed: client.Secret(seat.Key.Seed()), Mailbox: f.box, Logger: f.log,
 		Card: client.Card{
 			Label: seat.Label, Cwd: fit(seat.Dir), Host: fit(host), Repo: fit(repo), Branch: fit(branch), PeerType: "ai",
-			Status: client.StatusIdle,
+			Status: client.StatusIdle, Groups: slices.Clone(f.who.groups),
 		},
 	})
 	if err != nil {
 		return ship{}, errors.Join(err, seat.Close())
 	}
-	return ship{m.MemberKey(), c, seat}, nil
+	return ship{m.MemberKey(), m.Broker, c, seat}, nil
 }
 
 // close ends every session and frees its seat.

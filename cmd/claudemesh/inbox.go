@@ -160,14 +160,20 @@ func (r *reader) settle(ctx context.Context) {
 	}
 }
 
-// left counts what is unread for the member.
+// left counts what is unread for the member and can be taken.
 func (r *reader) left(ctx context.Context) (n int) {
 	for _, c := range r.clients {
-		if u, err := unread(ctx, r.box, c.MeshID(), c.Key()); err == nil {
-			n += u
+		if list, more, err := r.box.List(ctx, forMember(c, time.Now(), 1)); err == nil {
+			n += len(list) + more
 		}
 	}
 	return n
+}
+
+// forMember selects what is unread for the member, but for what is being brought
+// into an agent.
+func forMember(c *client.Client, now time.Time, limit int) mailbox.Query {
+	return mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{c.Key()}, Now: now.UnixMilli(), Limit: limit}
 }
 
 // read takes what is unread for the member and adds what agents of this
@@ -208,9 +214,9 @@ func (r *reader) read(ctx context.Context, wait time.Duration) ([]message, error
 // take marks the member's unread messages read and returns them.
 func (r *reader) take(ctx context.Context) (out []message, err error) {
 	for i, c := range r.clients {
-		q := mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{c.Key()}, Limit: inboxPage}
-		at := time.Now().Add(c.ClockOffset()).UnixMilli()
-		msgs, _, err := r.box.Take(context.WithoutCancel(ctx), q, c.Key(), at)
+		now := time.Now()
+		at := now.Add(c.ClockOffset()).UnixMilli()
+		msgs, _, err := r.box.Take(context.WithoutCancel(ctx), forMember(c, now, inboxPage), c.Key(), at)
 		if err != nil {
 			return out, err
 		}
@@ -288,7 +294,7 @@ func (a *app) showInbox(shown []message, wait time.Duration) {
 	}
 	if len(shown) == 0 {
 		if wait > 0 {
-			a.note("no new message within %s", span(wait))
+			a.note("no new message within %s", render.Span(wait))
 		} else {
 			a.note("no new messages")
 		}
@@ -301,7 +307,7 @@ func (a *app) showInbox(shown []message, wait time.Duration) {
 // showMessage writes one message as a labelled block. Its text is another's: a
 // line of it cannot look like a label.
 func (a *app) showMessage(m message) {
-	a.printf("--- from %s to %s, %s\n", render.Line(m.From.Name), render.Line(m.To), clockTime(m.sent, time.Now()))
+	a.printf("--- from %s to %s, %s\n", render.Line(m.From.Name), render.Line(m.To), render.Clock(m.sent, time.Now()))
 	if m.Unread {
 		a.printf("    for      %s (unread by its agent)\n", m.To)
 	}

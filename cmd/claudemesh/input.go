@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -52,7 +53,7 @@ func flagSpan(flag, s string, least, most time.Duration) (time.Duration, error) 
 		return 0, usagef("--%s: %s", flag, err).hinted("--" + flag + " 12h")
 	}
 	if d < least || d > most {
-		return 0, usagef("--%s is from %s to %s, not %s", flag, span(least), span(most), s).hinted("--" + flag + " 12h")
+		return 0, usagef("--%s is from %s to %s, not %s", flag, render.Span(least), render.Span(most), s).hinted("--" + flag + " 12h")
 	}
 	return d, nil
 }

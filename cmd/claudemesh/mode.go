@@ -56,7 +56,7 @@ type agentMode struct {
 func (a *app) runMode(ctx context.Context, c *cli.Command) (err error) {
 	mode := mailbox.Mode(c.Args().First())
 	if mode != "" && !slices.Contains(mailbox.Modes, mode) {
-		return badMode(string(mode))
+		return badMode(mode, "claudemesh mode ")
 	}
 	box, err := a.existingMailbox(ctx)
 	if err != nil {
@@ -88,16 +88,21 @@ func (a *app) runMode(ctx context.Context, c *cli.Command) (err error) {
 	return nil
 }
 
-func badMode(mode string) *failure {
-	var names []string
+// badMode refuses a mode; way is what stands before it in the command.
+func badMode(mode mailbox.Mode, way string) *failure {
+	names := modeNames()
+	f := usagef("no mode is called %q", mode)
+	if near := nearest(string(mode), names); near != "" {
+		return f.hinted(way + near)
+	}
+	return f.hinted("one of: " + strings.Join(names, ", "))
+}
+
+func modeNames() (names []string) {
 	for _, m := range mailbox.Modes {
 		names = append(names, string(m))
 	}
-	f := usagef("no mode is called %q", mode)
-	if near := nearest(mode, names); near != "" {
-		return f.hinted("claudemesh mode " + near)
-	}
-	return f.hinted("one of: " + strings.Join(names, ", "))
+	return names
 }
 
 // existingMailbox opens the mailbox, and makes none: nil when there is none.

@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/brokerfile"
 	"github.com/claudemesh/claudemesh/internal/profile"
 	"github.com/claudemesh/claudemesh/internal/trust"
 )
@@ -85,13 +84,9 @@ func (a *app) runNew(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	m, err := client.Found(ctx, broker, token, name, member)
+	m, err := found(ctx, p, broker, token, name, member, c.Bool("insecure"))
 	if err != nil {
 		return at(broker, err)
-	}
-	m.Insecure = c.Bool("insecure")
-	if err := p.Add(m); err != nil {
-		return err
 	}
 	if a.json {
 		a.printJSON(joinedOf(m))
@@ -101,6 +96,16 @@ func (a *app) runNew(ctx context.Context, c *cli.Command) error {
 	a.printf("your keys are in %s: keep a backup, nobody can restore them\n", p.Dir())
 	a.printf("next: claudemesh invite\n")
 	return nil
+}
+
+// found registers a new mesh at a broker and stores its keys.
+func found(ctx context.Context, p *profile.Profile, broker, token, mesh, member string, insecure bool) (client.Membership, error) {
+	m, err := client.Found(ctx, broker, token, mesh, member)
+	if err != nil {
+		return m, err
+	}
+	m.Insecure = insecure
+	return m, p.Add(m)
 }
 
 // names checks the name of a mesh and makes, where none is given, that of the member.
@@ -152,18 +157,9 @@ func notYetJoined(p *profile.Profile, name string, id client.ID) error {
 // token returns the broker's admin token, "" where nothing gives one.
 func (a *app) token(ctx context.Context, file string) (string, error) {
 	if file != "" {
-		f, err := os.Open(file)
+		token, err := brokerfile.ReadToken(file)
 		if err != nil {
 			return "", usagef("--token-file: %s", err)
-		}
-		defer f.Close()
-		raw, err := io.ReadAll(io.LimitReader(f, 4097))
-		if err != nil {
-			return "", fmt.Errorf("read the token: %w", err)
-		}
-		token := strings.TrimSpace(string(raw))
-		if len(raw) > 4096 || token == "" || strings.ContainsAny(token, " \t\r\n") {
-			return "", usagef("--token-file: %s does not hold one token", file)
 		}
 		return token, nil
 	}

@@ -99,38 +99,6 @@ func stampMs(ms int64) *string {
 	return stamp(time.UnixMilli(ms))
 }
 
-// clockTime is a time of today as 15:04, and an older one with its date.
-func clockTime(t, now time.Time) string {
-	t, now = t.Local(), now.Local()
-	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
-		return t.Format("15:04")
-	}
-	return t.Format("2006-01-02 15:04")
-}
-
-// span is a duration in its largest unit.
-func span(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0 s"
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", d/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", d/time.Hour)
-	}
-	return fmt.Sprintf("%d days", d/(24*time.Hour))
-}
-
-// since says since when and how long: "since 14:02 (3 h ago)"; "" when unknown.
-func since(t, now time.Time) string {
-	if t.IsZero() || t.UnixMilli() == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" since %s (%s ago)", clockTime(t, now), span(now.Sub(t)))
-}
-
 func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -37,7 +38,16 @@ type peer struct {
 	Host         string  `json:"host"`
 	PeerType     string  `json:"peerType"`
 	LastSeen     *string `json:"lastSeen"`
+	reach
 }
+
+// reach is how a message gets into a session that is online; "" and null when it is not known.
+type reach struct {
+	Wake    client.Path `json:"wake"`
+	WokenAt *string     `json:"wokenAt"`
+}
+
+func reachOf(w client.Wakeability) reach { return reach{w.Wake, stamp(w.Woken)} }
 
 type group struct {
 	Name string `json:"name"`
@@ -49,6 +59,7 @@ func peerOf(p client.Peer) peer {
 		Mesh: p.Mesh, Name: p.FullName(), Member: p.Name, Label: p.Card.Label, Pubkey: p.Key.String(),
 		MemberPubkey: p.Member.String(), Online: p.Online, Status: p.Card.Status, Summary: p.Card.Summary,
 		Groups: []group{}, Cwd: p.Card.Cwd, Host: p.Card.Host, PeerType: p.Card.PeerType, LastSeen: stamp(p.LastSeen),
+		reach: reachOf(p.Wakeability()),
 	}
 	for _, g := range p.Card.Groups {
 		out.Groups = append(out.Groups, group{g.Name, g.Role})
@@ -63,7 +74,7 @@ func (a *app) runPeers(ctx context.Context, c *cli.Command) error {
 	}
 	defer s.end(ctx)
 	out := []peer{}
-	rows := [][]string{{"NAME", "STATUS", "SUMMARY", "CWD", "LAST SEEN", "KEY"}}
+	rows := [][]string{{"NAME", "STATUS", "WAKE", "SUMMARY", "CWD", "LAST SEEN", "KEY"}}
 	for i, cl := range s.clients {
 		peers, fresh, err := cl.Peers(ctx, c.Bool("all"))
 		if err != nil {
@@ -106,11 +117,12 @@ func peerRow(p client.Peer, several bool) []string {
 	}
 	switch {
 	case !p.Online:
-		status, seen = "offline", clockTime(p.LastSeen, time.Now())
+		status, seen = "offline", render.Clock(p.LastSeen, time.Now())
 	case p.Role == client.Person:
 		status = "at a terminal"
 	case status == "":
 		status = "online"
 	}
-	return []string{name, status, clip(p.Card.Summary, 60), render.Line(p.Card.Cwd), seen, short(p.Key)}
+	wake := cmp.Or(string(p.Wakeability().Wake), "-")
+	return []string{name, status, wake, clip(p.Card.Summary, 60), render.Line(p.Card.Cwd), seen, short(p.Key)}
 }

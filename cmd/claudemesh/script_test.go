@@ -43,7 +43,7 @@ var members = []string{"alice", "bob", "carol"}
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	cmds := map[string]func(*testscript.TestScript, bool, []string){
-		"broker": cmdBroker, "mesh": cmdMesh, "agent": cmdAgent, "let": cmdLet, "jsonhas": cmdJSONHas, "jsonkeys": cmdJSONKeys,
+		"broker": cmdBroker, "mesh": cmdMesh, "agent": cmdAgent, "localbroker": cmdLocalBroker, "let": cmdLet, "jsonhas": cmdJSONHas, "jsonkeys": cmdJSONKeys,
 	}
 	for _, name := range members {
 		cmds[name] = func(ts *testscript.TestScript, neg bool, args []string) {
@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CLAUDEMESH_TOKEN", "secret-token")
 			e.Values["world"] = &world{agents: map[string]*agent{}}
 			e.Defer(e.Values["world"].(*world).end)
+			e.Defer(func() { killLocalBrokers(e.WorkDir) })
 			return nil
 		},
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -156,6 +157,7 @@ type sentTarget struct {
 	State  string `json:"state"`
 	Online bool   `json:"online"`
 	Reason string `json:"reason"`
+	reach
 }
 
 // The states of a recipient as send says them.
@@ -166,7 +168,7 @@ const (
 )
 
 func sentTargetOf(t client.SentTarget) sentTarget {
-	out := sentTarget{Target: t.Target, Name: t.Name, State: stateAccepted, Online: t.Online}
+	out := sentTarget{Target: t.Target, Name: t.Name, State: stateAccepted, Online: t.Online, reach: reachOf(t.Wakeability)}
 	if !t.Key.IsZero() {
 		out.Pubkey = t.Key.String()
 	}
@@ -212,7 +214,7 @@ func (a *app) showSent(sent *client.Sent) {
 			a.printf("%s\n", describeGroup(t.Target, g))
 			continue
 		}
-		a.printf("%s\n", describeTarget(g[0], now))
+		a.printf("%s\n", describeTarget(g[0], sent.Priority, now))
 	}
 	if slices.ContainsFunc(sent.Targets, func(t client.SentTarget) bool { return t.State == client.Stored }) {
 		a.printf("%s\n", a.whenAway())
@@ -234,7 +236,7 @@ func (a *app) whenAway() string {
 }
 
 // describeTarget is one recipient in a sentence.
-func describeTarget(t client.SentTarget, now time.Time) string {
+func describeTarget(t client.SentTarget, p client.Priority, now time.Time) string {
 	s := sentTargetOf(t)
 	switch {
 	case s.State == stateRefused && t.Err != nil:
@@ -243,10 +245,8 @@ func describeTarget(t client.SentTarget, now time.Time) string {
 		return "refused for " + s.Name + ": " + s.Reason
 	case s.State == stateStored:
 		return "stored here for " + s.Name + ": " + brokerAway
-	case s.Online:
-		return "accepted by the broker for " + s.Name + " (online)"
 	}
-	return "accepted by the broker; " + s.Name + " is offline" + since(t.LastSeen, now) + ", the message waits for it"
+	return "accepted; " + t.Outlook(p, now)
 }
 
 // describeGroup counts the recipients of a group.
@@ -262,7 +262,7 @@ func describeGroup(target string, all []client.SentTarget) string {
 	}
 	var parts []string
 	if n[stateAccepted] > 0 {
-		part := "accepted by the broker for " + plural(n[stateAccepted], "peer")
+		part := "accepted for " + plural(n[stateAccepted], "peer")
 		if offline > 0 {
 			part += fmt.Sprintf(", %d of them offline", offline)
 		}
@@ -301,7 +301,7 @@ func (a *app) showReply(sent *client.Sent, reply *mailbox.Incoming, wait time.Du
 	case reply != nil:
 		a.showMessage(messageOf(*reply, sent.Mesh, ""))
 	case wait > 0:
-		a.note("no reply within %s; claudemesh inbox shows one that comes later", span(wait))
+		a.note("no reply within %s; claudemesh inbox shows one that comes later", render.Span(wait))
 	}
 }
 

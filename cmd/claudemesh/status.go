@@ -11,6 +11,7 @@ import (
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -62,6 +63,13 @@ type meshStatus struct {
 	Queued        int          `json:"queued"`
 	Unread        int          `json:"unread"`
 	Seats         []seatStatus `json:"seats"`
+	Local         *localStatus `json:"local"` // null when the mesh is at another broker
+}
+
+// localStatus is how the broker that up starts stands.
+type localStatus struct {
+	Running bool `json:"running"`
+	PID     int  `json:"pid"`
 }
 
 // seatStatus is a place where agents of this machine have been.
@@ -107,6 +115,10 @@ func (a *app) statusOf(ctx context.Context, p *profile.Profile, s *station, i in
 	} else {
 		st.ClockOffsetMs = s.clients[i].ClockOffset().Milliseconds()
 	}
+	if b := localBroker(p); m.Broker == b.URL() {
+		r, runs := b.Running()
+		st.Local = &localStatus{runs, r.PID}
+	}
 	pending, err := s.box.Pending(ctx, m.MeshID, wire.Key{}, 0, 0, maxQueued)
 	if err != nil {
 		return st, err
@@ -139,14 +151,29 @@ func unread(ctx context.Context, box mailbox.Mailbox, mesh client.ID, key client
 	return len(msgs) + more, err
 }
 
+// skew says how wrong this machine's clock is, from the broker's less this one.
+func skew(off time.Duration) string {
+	if off > 0 {
+		return render.Span(off.Abs()) + " slow"
+	}
+	return render.Span(off.Abs()) + " fast"
+}
+
 func (a *app) showStatus(st meshStatus) {
 	a.printf("%s: %s (%s), %s\n", st.Mesh, st.Member, st.Role, map[bool]string{true: "online", false: "offline"}[st.Online])
 	a.printf("  broker  %s\n", st.Broker)
+	switch {
+	case st.Local == nil:
+	case st.Local.Running:
+		a.printf("          on this machine, process %d\n", st.Local.PID)
+	default:
+		a.printf("          on this machine, and does not run; claudemesh up starts it\n")
+	}
 	if st.Error != "" {
 		a.printf("  error   %s\n", st.Error)
 	}
 	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
-		a.printf("  clock   this machine's clock is %s %s\n", span(off.Abs()), map[bool]string{true: "slow", false: "fast"}[off > 0])
+		a.printf("  clock   this machine's clock is %s\n", skew(off))
 	}
 	queued := plural(st.Queued, "message")
 	if st.Queued >= maxQueued {

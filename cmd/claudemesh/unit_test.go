@@ -154,13 +154,13 @@ func TestDescribe(t *testing.T) {
 	now := time.Date(2026, 11, 22, 17, 2, 0, 0, time.Local)
 	key := client.Key{1}
 	for want, s := range map[string]client.SentTarget{
-		"accepted by the broker for bob/api (online)": {Name: "bob/api", Key: key, State: client.Accepted, Online: true},
-		"accepted by the broker; bob/api is offline since 14:02 (3 h ago), the message waits for it": {
+		"accepted; bob/api is online": {Name: "bob/api", Key: key, State: client.Accepted, Online: true},
+		"accepted; nobody at bob/api since 14:02 (3 h ago): the message waits for it": {
 			Name: "bob/api", Key: key, State: client.Accepted, LastSeen: now.Add(-3 * time.Hour),
 		},
 		"refused for bob: the recipient's queue is full": {Name: "bob", Key: key, State: client.Bounced, Code: wire.CodeQueueFull},
 	} {
-		if got := describeTarget(s, now); got != want {
+		if got := describeTarget(s, client.Next, now); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
@@ -168,7 +168,7 @@ func TestDescribe(t *testing.T) {
 	for i := range 14 {
 		all = append(all, client.SentTarget{Target: "@team", State: client.Accepted, Online: i >= 3})
 	}
-	if got, want := describeGroup("@team", all), "@team: accepted by the broker for 14 peers, 3 of them offline"; got != want {
+	if got, want := describeGroup("@team", all), "@team: accepted for 14 peers, 3 of them offline"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -159,3 +159,16 @@ func readJSON(path string, v any) error {
 	}
 	return nil
 }
+
+// WithModules is the first version of Claude Code that loads a plugin's module.
+const WithModules = "2.1.287"
+
+// Version asks claude for its version, and says whether it loads modules.
+func (c Client) Version(ctx context.Context) (version string, modules bool, err error) {
+	out, err := c.run(ctx, "--version")
+	if err != nil {
+		return "", false, err
+	}
+	version, _, _ = strings.Cut(strings.TrimSpace(string(out)), " ")
+	return version, !newer(WithModules, version), nil
+}

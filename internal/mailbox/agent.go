@@ -20,6 +20,8 @@ type Couriers interface {
 	// as List orders them, and holds them for q.Holder until a time (Unix ms of
 	// this machine, as q.Now). Its own are returned and renewed too.
 	Lease(ctx context.Context, q Query, until int64) (msgs []Incoming, more int, err error)
+	// Renew holds what holder holds until a later time.
+	Renew(ctx context.Context, holder string, until int64) error
 	// Release puts back what holder holds; numbers nil means all of it.
 	Release(ctx context.Context, holder string, numbers []int64) error
 	// MarkShown marks those read that holder has leased and nobody has read, and

@@ -14,6 +14,7 @@ import (
 
 const (
 	leaseMessage = `UPDATE incoming SET holder = ?, held_until = ? WHERE number = ?`
+	renewLeases  = `UPDATE incoming SET held_until = ? WHERE holder = ? AND held_until > 0 AND read_at = 0`
 	// Without the read ones, which keep their last holder, the index is used.
 	releaseAll   = `UPDATE incoming SET holder = '', held_until = 0 WHERE holder = ? AND held_until > 0 AND read_at = 0`
 	releaseOne   = `UPDATE incoming SET holder = '', held_until = 0 WHERE number = ? AND holder = ? AND read_at = 0`
@@ -61,6 +62,14 @@ func (q *Query) leasable(until int64) error {
 	}
 	q.Read = false
 	return nil
+}
+
+// Renew makes leases longer. Nobody else needs to hear of it.
+func (d *disk) Renew(ctx context.Context, holder string, until int64) error {
+	return d.write(ctx, func(t *tx) (bool, error) {
+		_, err := t.exec(renewLeases, until, holder)
+		return false, err
+	})
 }
 
 // Release puts messages back.

@@ -29,6 +29,9 @@ func TestLease(t *testing.T) {
 		equal(t, lease("7/rewake/b", 150, 250, 0), "[3] 0 <nil>")
 		equal(t, lease("7/mod/a", 150, 300, 0), "[1 2] 0 <nil>") // its own, renewed
 		equal(t, lease("7/hooks/c", 250, 400, 0), "[3] 0 <nil>") // b's has run out
+		check(t, b.Renew(ctx, "7/mod/a", 350))
+		equal(t, lease("7/hooks/c", 320, 400, 0), "[3] 0 <nil>")
+		check(t, b.Renew(ctx, "7/rewake/b", 900)) // it holds nothing any more
 		list := func(q mailbox.Query) string { msgs, _, err := b.List(ctx, q); return say(idsOf(msgs), err) }
 		equal(t, list(toBob), "[1 2 3] <nil>")
 		equal(t, list(held("", 260)), "[] <nil>")

@@ -36,6 +36,9 @@ type Mailbox interface {
 	// process has changed the mailbox, until ctx ends. Hints coalesce; there may be
 	// too many, never too few.
 	Watch(ctx context.Context) <-chan struct{}
+	// WatchClosely is Watch for a process that waits for little else: it sees
+	// what others do within some 25 ms, and works for that.
+	WatchClosely(ctx context.Context) <-chan struct{}
 	// Prune forgets read messages and settled outgoing ones older than keep, and seen ids
 	// whose expiry lies more than a day before both now and serverNow (Unix ms);
 	// the largest expiry so forgotten becomes the replay floor of its mesh.

@@ -64,6 +64,9 @@ func (b *mem) ID() string { return b.id }
 // Watch returns a channel of hints.
 func (b *mem) Watch(ctx context.Context) <-chan struct{} { return b.hub.add(ctx) }
 
+// WatchClosely is Watch: nobody else has this mailbox.
+func (b *mem) WatchClosely(ctx context.Context) <-chan struct{} { return b.hub.add(ctx) }
+
 // Close ends the use of the mailbox.
 func (b *mem) Close() error {
 	b.mu.Lock()

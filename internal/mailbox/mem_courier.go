@@ -26,6 +26,18 @@ func (b *mem) Lease(ctx context.Context, q Query, until int64) (msgs []Incoming,
 	return msgs, more, err
 }
 
+// Renew makes leases longer.
+func (b *mem) Renew(ctx context.Context, holder string, until int64) error {
+	return b.do(ctx, func() (bool, error) {
+		for _, m := range b.incoming {
+			if m.holder == holder && m.heldUntil > 0 && m.ReadAt == 0 {
+				m.heldUntil = until
+			}
+		}
+		return false, nil
+	})
+}
+
 // Release puts messages back.
 func (b *mem) Release(ctx context.Context, holder string, numbers []int64) error {
 	return b.do(ctx, func() (changed bool, err error) {

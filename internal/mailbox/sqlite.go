@@ -113,6 +113,13 @@ func (d *disk) Watch(ctx context.Context) <-chan struct{} {
 	return ch
 }
 
+// WatchClosely returns a channel of early hints.
+func (d *disk) WatchClosely(ctx context.Context) <-chan struct{} {
+	d.poll.close.Add(1)
+	context.AfterFunc(ctx, func() { d.poll.close.Add(-1) })
+	return d.Watch(ctx)
+}
+
 // Close waits for the write that is under way and closes the file.
 func (d *disk) Close() error {
 	d.mu.Lock()

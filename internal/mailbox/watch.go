@@ -4,13 +4,18 @@ import (
 	"context"
 	"database/sql"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/prepared"
 )
 
-// pollEvery is how often other processes' commits are looked for.
-const pollEvery = 150 * time.Millisecond
+// pollEvery is how often other processes' commits are looked for, pollClosely
+// how often for those who watch closely.
+const (
+	pollEvery   = 150 * time.Millisecond
+	pollClosely = 25 * time.Millisecond
+)
 
 // hub spreads hints over the watchers of this process.
 type hub struct {
@@ -58,7 +63,8 @@ func (h *hub) idle() bool {
 type poller struct {
 	conn   *prepared.Conn
 	hub    *hub
-	last   int64 // data_version when it last looked
+	last   int64        // data_version when it last looked
+	close  atomic.Int32 // how many watch closely
 	woken  chan struct{}
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -96,6 +102,13 @@ func (p *poller) wake() {
 	}
 }
 
+func (p *poller) every() time.Duration {
+	if p.close.Load() > 0 {
+		return pollClosely
+	}
+	return pollEvery
+}
+
 // stop ends the goroutine, waits for it and closes the connection.
 func (p *poller) stop() error {
 	p.cancel()
@@ -105,7 +118,7 @@ func (p *poller) stop() error {
 
 func (p *poller) run(ctx context.Context) {
 	defer close(p.done)
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
 		if p.hub.idle() {
@@ -115,6 +128,7 @@ func (p *poller) run(ctx context.Context) {
 			case <-p.woken:
 			}
 		}
+		tick.Reset(p.every())
 		select {
 		case <-ctx.Done():
 			return

@@ -56,9 +56,12 @@ func (m *meshServer) announceSome(ctx context.Context) (again bool, err error) {
 			again = false // until the next hint
 		}
 	}()
+	if !announced(m.record.now(ctx)) {
+		return false, nil
+	}
 	var fresh []taken
 	for _, cl := range m.fleet.Clients() {
-		q := unread(cl, announcePage)
+		q := m.unread(cl, announcePage)
 		q.Unoffered = true
 		list, more, err := m.box.List(ctx, q)
 		if err != nil {
@@ -70,7 +73,7 @@ func (m *meshServer) announceSome(ctx context.Context) (again bool, err error) {
 		}
 	}
 	slices.SortFunc(fresh, byUrgency)
-	announced := false
+	some := false
 	for _, t := range fresh {
 		if m.heldBack(&t) {
 			continue
@@ -83,13 +86,23 @@ func (m *meshServer) announceSome(ctx context.Context) (again bool, err error) {
 		if !first {
 			continue
 		}
-		announced = true
+		some = true
 		if err := m.out.notify(ctx, channelMethod, announcement(&t.Incoming, t.of.Mesh())); err != nil {
 			return false, err
 		}
 		m.log.Debug("announced", "id", t.ID.String(), "priority", string(t.Priority))
 	}
-	return again && announced, nil
+	return again && some, nil
+}
+
+// announced reports whether an agent's messages go by the channel: not those of one
+// that a better path wakes, which would have them twice, nor of one that is not to be woken.
+func announced(a *mailbox.Agent) bool {
+	if a == nil {
+		return true
+	}
+	wake := a.Wake()
+	return a.Mode == mailbox.Push && wake != mailbox.ByMod && wake != mailbox.ByRewake
 }
 
 // heldBack reports whether a message is not to be announced now: a call waits

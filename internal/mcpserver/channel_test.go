@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/process"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
 
@@ -142,5 +144,38 @@ func TestBurst(t *testing.T) {
 		if c, _ := m.Params["content"].(string); !strings.Contains(c, "\nn"+strconv.Itoa(i)+"\n") {
 			t.Fatalf("announcement %d: %s", i, c)
 		}
+	}
+}
+
+// Under the plugin there is no channel, and the host is not told of one.
+func TestNoChannel(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	if p.bob.init.Capabilities.Experimental["claude/channel"] == nil {
+		t.Errorf("a server of its own declares the channel: %v", p.bob.init.Capabilities.Experimental)
+	}
+	p.bob.end()
+	mute := greet(begin(t, &agent{box: p.bob.box, mute: true, fleet: p.bob.fleet}))
+	if got := mute.init.Capabilities.Experimental; len(got) > 0 {
+		t.Errorf("experimental capabilities: %v", got)
+	}
+	p.alice.send("bob/api", "hi", args{"priority": "now"})
+	await(t, mute, 1)
+	mute.quiet(300 * time.Millisecond)
+}
+
+// What a better path brings in is not announced too; nor is anything to an agent that is not to be woken.
+func TestChannelYields(t *testing.T) {
+	t.Parallel()
+	p, h := hostedPair(t)
+	p.bob.note(func(r *mailbox.Agent) { r.Mod = process.Self() })
+	p.alice.send("bob/api", "by the mod", nil)
+	await(t, p.bob, 1)
+	p.bob.quiet(400 * time.Millisecond)
+	p.bob.note(func(r *mailbox.Agent) { r.Mod, r.Mode = h.Process, mailbox.Notice })
+	p.bob.quiet(400 * time.Millisecond)
+	p.bob.note(func(r *mailbox.Agent) { r.Mod, r.Mode = process.Process{}, mailbox.Push })
+	if content, _ := p.bob.announced(); !strings.Contains(content, "by the mod") {
+		t.Errorf("announced: %s", content)
 	}
 }

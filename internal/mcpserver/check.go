@@ -75,7 +75,7 @@ func checkMessages(ctx context.Context, c *call) (*result, error) {
 // waitMessages takes what is there, or waits for the first that comes.
 func (c *call) waitMessages(ctx context.Context, set client.Set, limit int, wait time.Duration) (msgs []taken, more int, err error) {
 	if wait > 0 {
-		defer c.hold(meshIDs(set)...)()
+		defer c.holdFor(ctx, meshIDs(set)...)()
 		defer c.progress(ctx, wait, "waiting for a message")()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -83,6 +83,8 @@ func (c *call) waitMessages(ctx context.Context, set client.Set, limit int, wait
 	changes := c.box.Watch(ctx)
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
+	tick := time.NewTicker(lookEvery) // nothing hints at a courier's lease that has run out
+	defer tick.Stop()
 	for {
 		msgs, more, err = c.take(ctx, set, limit)
 		if err != nil || len(msgs) > 0 || wait == 0 {
@@ -90,6 +92,7 @@ func (c *call) waitMessages(ctx context.Context, set client.Set, limit int, wait
 		}
 		select {
 		case <-changes:
+		case <-tick.C:
 		case <-timeout.C:
 			return c.take(ctx, set, limit)
 		case <-ctx.Done():
@@ -114,7 +117,7 @@ func byUrgency(a, b taken) int {
 func (c *call) take(ctx context.Context, set client.Set, limit int) (msgs []taken, more int, err error) {
 	var all []taken
 	for _, cl := range set {
-		list, _, err := c.box.List(ctx, unread(cl, limit))
+		list, _, err := c.box.List(ctx, c.unread(cl, limit))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -131,7 +134,7 @@ func (c *call) take(ctx context.Context, set client.Set, limit int) (msgs []take
 		chosen[t.of]++
 	}
 	for _, cl := range set {
-		q := unread(cl, max(1, chosen[cl]))
+		q := c.unread(cl, max(1, chosen[cl]))
 		get := func() ([]mailbox.Incoming, int, error) { return c.box.Take(ctx, q, cl.Key(), c.serverClock(cl)) }
 		if chosen[cl] == 0 {
 			get = func() ([]mailbox.Incoming, int, error) {
@@ -156,8 +159,9 @@ func (c *call) take(ctx context.Context, set client.Set, limit int) (msgs []take
 	return msgs, more, nil
 }
 
-func unread(cl *client.Client, limit int) mailbox.Query {
-	return mailbox.Query{Mesh: cl.MeshID(), Recipients: cl.Addresses(), Limit: limit}
+// unread selects what is unread on a mesh and is not brought in by a courier just now.
+func (m *meshServer) unread(cl *client.Client, limit int) mailbox.Query {
+	return mailbox.Query{Mesh: cl.MeshID(), Recipients: cl.Addresses(), Now: m.now().UnixMilli(), Limit: limit}
 }
 
 func (c *call) reportMessages(ctx context.Context, set client.Set, msgs []taken, more int) (*result, error) {

@@ -50,7 +50,7 @@ func TestOfflineThenOnline(t *testing.T) {
 	for range 50 {
 		r := p.alice.ok("send_message", args{"to": "late", "message": "while you were out"})
 		id, _ = r.data["id"].(string)
-		if strings.Contains(r.text, "offline, last seen") {
+		if strings.Contains(r.text, "nobody at bob/late since") {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mark3labs/mcp-go/mcp"
-
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -63,11 +61,8 @@ func (c *candidate) line() string {
 	return s
 }
 
-func failed(f *failure) *mcp.CallToolResult {
-	r := mcp.NewToolResultStructured(f, f.text())
-	r.IsError = true
-	return r
-}
+// result is the failure as a tool's answer.
+func (f *failure) result() *result { return &result{text: f.text(), data: f, failed: true} }
 
 // explain puts an error into words for the model.
 func (c *call) explain(err error) *failure {

@@ -18,12 +18,19 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/mcpserver"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_HOST") != "" { // a host program's process: it runs until its input ends
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fleet is a Fleet that tests change.
 type fleet struct {
@@ -48,6 +55,8 @@ type agent struct {
 	t     testing.TB
 	fleet *fleet
 	box   client.Mailbox
+	host  mailbox.Agent
+	mute  bool // no channel
 	mcp   *mcpclient.Client
 	init  *mcp.InitializeResult
 	notes chan mcp.JSONRPCNotification
@@ -62,12 +71,17 @@ func world(t testing.TB) *meshtest.World {
 // serve starts an MCP server over clients that share a mailbox.
 func serve(t testing.TB, box client.Mailbox, clients ...*client.Client) *agent {
 	t.Helper()
-	a := start(t, box, clients...)
+	return greet(start(t, box, clients...))
+}
+
+// greet does the handshake.
+func greet(a *agent) *agent {
+	a.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var err error
 	if a.init, err = a.mcp.Initialize(ctx, initialize()); err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	return a
 }
@@ -82,8 +96,13 @@ func initialize() mcp.InitializeRequest {
 // start is serve without the handshake.
 func start(t testing.TB, box client.Mailbox, clients ...*client.Client) *agent {
 	t.Helper()
-	a := &agent{t: t, fleet: &fleet{}, box: box, notes: make(chan mcp.JSONRPCNotification, 1000)}
-	a.fleet.add(clients...)
+	return begin(t, &agent{box: box, fleet: &fleet{set: clients}})
+}
+
+// begin starts the server of an agent.
+func begin(t testing.TB, a *agent) *agent {
+	t.Helper()
+	a.t, a.notes = t, make(chan mcp.JSONRPCNotification, 1000)
 	in, toServer := io.Pipe()
 	fromServer, out := io.Pipe()
 	served := make(chan error, 1)
@@ -113,7 +132,7 @@ func start(t testing.TB, box client.Mailbox, clients ...*client.Client) *agent {
 }
 
 func options(a *agent, in io.Reader, out io.Writer) mcpserver.Options {
-	o := mcpserver.Options{Fleet: a.fleet, Mailbox: a.box, In: in, Out: out, Version: "1.2.3"}
+	o := mcpserver.Options{Fleet: a.fleet, Mailbox: a.box, Agent: a.host, NoChannel: a.mute, In: in, Out: out, Version: "1.2.3"}
 	if os.Getenv("MESHTEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -38,9 +38,37 @@ type peerData struct {
 	Cwd         string      `json:"cwd,omitempty"`
 	Summary     string      `json:"summary,omitempty"`
 	LastSeen    string      `json:"lastSeen,omitempty"`
-	Ambiguous   bool        `json:"ambiguousName,omitempty"` // use the pubkey
+	reach
+	Ambiguous bool `json:"ambiguousName,omitempty"` // use the pubkey
 
 	seen time.Time
+}
+
+// reach is how a message gets into a session that is online; empty when it is not known.
+type reach struct {
+	Wake    client.Path `json:"wake,omitempty"` // mod or rewake: it can be woken; hooks: at its next turn; none
+	WokenAt string      `json:"wokenAt,omitempty"`
+}
+
+func reachOf(w client.Wakeability) reach {
+	r := reach{Wake: w.Wake}
+	if !w.Woken.IsZero() {
+		r.WokenAt = w.Woken.UTC().Format(time.RFC3339)
+	}
+	return r
+}
+
+// word is it in a list of marks.
+func (r reach) word() string {
+	switch r.Wake {
+	case client.ByMod, client.ByRewake:
+		return "wakeable"
+	case client.ByHooks:
+		return "next turn"
+	case client.ByNone:
+		return "not wakeable"
+	}
+	return ""
 }
 
 type meshData struct {
@@ -150,7 +178,7 @@ func (c *call) describePeer(p *client.Peer) peerData {
 	d := peerData{
 		Name: c.inMesh(p.Mesh, p.FullName()), Mesh: p.Mesh, Member: p.Name, Pubkey: key16(p.Key), Online: p.Online,
 		Person: p.Role != client.Session, Status: p.Card.Status,
-		Cwd: render.Inline(p.Card.Cwd, 256), Summary: render.Inline(p.Card.Summary, 400), seen: p.LastSeen,
+		Cwd: render.Inline(p.Card.Cwd, 256), Summary: render.Inline(p.Card.Summary, 400), seen: p.LastSeen, reach: reachOf(p.Wakeability()),
 	}
 	for _, g := range p.Card.Groups {
 		d.Groups = append(d.Groups, groupData(g))
@@ -205,6 +233,9 @@ func (c *call) peerLine(d *peerData) string {
 		marks = append(marks, "a person at a terminal")
 	} else {
 		marks = append(marks, cmp.Or(d.Status, "no status"))
+	}
+	if word := d.word(); word != "" {
+		marks = append(marks, word)
 	}
 	line := fmt.Sprintf("- %s [%s]  pubkey: %s", d.Name, strings.Join(marks, ", "), d.Pubkey)
 	if d.Ambiguous {

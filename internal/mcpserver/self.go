@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
 
@@ -45,6 +46,9 @@ func setStatus(ctx context.Context, c *call) (*result, error) {
 	case client.StatusIdle, client.StatusWorking, client.StatusDND:
 	default:
 		return nil, badArgument("status is idle, working or dnd, not %q", render.Inline(a.Status, 64))
+	}
+	if err := c.record.change(ctx, func(r *mailbox.Agent) { r.DND = a.Status == client.StatusDND }); err != nil {
+		return nil, err
 	}
 	defer c.nudge() // what dnd has held back
 	return c.changeCard(ctx, "Your status is "+a.Status+".", func(cl *client.Client) error { return cl.SetStatus(ctx, a.Status) })

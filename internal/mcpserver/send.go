@@ -52,7 +52,7 @@ func sendMessage(ctx context.Context, c *call) (*result, error) {
 		return nil, err
 	}
 	c.settle(ctx, c.set)
-	sent, release, err := c.sendHeld(ctx, m)
+	sent, release, err := c.sendHeld(ctx, m, a.Wait > 0)
 	defer release()
 	if err != nil && (sent == nil || len(sent.Targets) < 2) {
 		return nil, err
@@ -64,14 +64,18 @@ func sendMessage(ctx context.Context, c *call) (*result, error) {
 	return r, c.awaitReply(ctx, sent, time.Duration(a.Wait)*time.Second, r)
 }
 
-// sendHeld sends a message and holds its answers from the announcer until
-// release. While it sends it holds everything: an answer may come before Send returns.
-func (c *call) sendHeld(ctx context.Context, m client.Message) (sent *client.Sent, release func(), err error) {
-	defer c.hold(meshIDs(c.set)...)()
+// sendHeld sends a message and holds its answers until release. While it sends
+// it holds everything: an answer may come before Send returns.
+func (c *call) sendHeld(ctx context.Context, m client.Message, waits bool) (sent *client.Sent, release func(), err error) {
+	hold := c.hold
+	if waits {
+		hold = func(ids ...client.ID) func() { return c.holdFor(ctx, ids...) }
+	}
+	defer hold(meshIDs(c.set)...)()
 	if sent, err = c.set.Send(ctx, m); sent == nil {
 		return nil, func() {}, err
 	}
-	return sent, c.hold(sent.ID), err
+	return sent, hold(sent.ID), err
 }
 
 // meshIDs are the meshes of a set.

@@ -23,12 +23,13 @@ type sentData struct {
 }
 
 type targetData struct {
-	Target     string      `json:"target"`
-	Name       string      `json:"name,omitempty"`
-	Pubkey     string      `json:"pubkey,omitempty"` // 16 hex digits
-	State      string      `json:"state"`            // stored, accepted, delivered, read or refused; bounced when told later
-	Online     bool        `json:"online"`
-	LastSeen   string      `json:"lastSeen,omitempty"`
+	Target   string `json:"target"`
+	Name     string `json:"name,omitempty"`
+	Pubkey   string `json:"pubkey,omitempty"` // 16 hex digits
+	State    string `json:"state"`            // stored, accepted, delivered, read or refused; bounced when told later
+	Online   bool   `json:"online"`
+	LastSeen string `json:"lastSeen,omitempty"`
+	reach
 	Reason     string      `json:"reason,omitempty"`
 	Candidates []candidate `json:"candidates,omitempty"`
 	At         string      `json:"at,omitempty"`
@@ -60,7 +61,7 @@ func (c *call) reportSent(sent *client.Sent) *result {
 		fmt.Fprintf(&b, "Nothing was sent on mesh %s:", sent.Mesh)
 	}
 	for _, target := range order {
-		b.WriteString("\n- " + c.targetLine(sent.Mesh, target, byTarget[target]))
+		b.WriteString("\n- " + c.targetLine(sent, target, byTarget[target]))
 	}
 	return &result{text: b.String(), data: data, failed: out == 0}
 }
@@ -72,7 +73,7 @@ func (c *call) targetData(t *client.SentTarget) targetData {
 		d.State, d.Reason, d.Candidates = refused, f.Message+" "+f.Hint, f.Candidates
 		return d
 	}
-	d.Name, d.Pubkey = t.Name, key16(t.Key)
+	d.Name, d.Pubkey, d.reach = t.Name, key16(t.Key), reachOf(t.Wakeability)
 	if t.State == client.Bounced {
 		d.State, d.Reason = refused, t.Code.Info().Text
 	}
@@ -84,9 +85,9 @@ func (c *call) targetData(t *client.SentTarget) targetData {
 
 func isGroup(target string) bool { return target == "*" || strings.HasPrefix(target, "@") }
 
-func (c *call) targetLine(mesh, target string, ts []client.SentTarget) string {
+func (c *call) targetLine(sent *client.Sent, target string, ts []client.SentTarget) string {
 	if isGroup(target) && ts[0].Err == nil {
-		return c.groupLine(mesh, target, ts)
+		return c.groupLine(sent.Mesh, target, ts)
 	}
 	t := &ts[0]
 	if t.Err != nil {
@@ -95,13 +96,13 @@ func (c *call) targetLine(mesh, target string, ts []client.SentTarget) string {
 	who := fmt.Sprintf("%s (pubkey: %s): ", t.Name, key16(t.Key))
 	switch t.State {
 	case client.Stored:
-		return who + "stored here, for " + c.stuck(mesh)
+		return who + "stored here, for " + c.stuck(sent.Mesh)
 	case client.Bounced:
 		return who + "refused: " + t.Code.Info().Text
-	case client.Accepted:
-		return who + "accepted by the broker; " + c.presence(t)
+	case client.Read:
+		return who + "read"
 	}
-	return who + string(t.State) + "; " + c.presence(t)
+	return who + string(t.State) + "; " + t.Outlook(sent.Priority, c.now())
 }
 
 // stuck says why a message is still on this machine, and what becomes of it.
@@ -119,16 +120,6 @@ func (c *call) stuck(mesh string) string {
 	default:
 		return "the broker is away (" + md.Error + "); " + later
 	}
-}
-
-func (c *call) presence(t *client.SentTarget) string {
-	switch {
-	case t.Online:
-		return "online"
-	case t.LastSeen.IsZero():
-		return "offline; it waits in the queue"
-	}
-	return "offline, last seen " + c.ago(t.LastSeen) + "; it waits in the queue"
 }
 
 // groupLine counts: "@backend: accepted for 14, 3 of them offline: a, b, c".

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/wholefile"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -137,6 +138,19 @@ func (p *Profile) Remove(meshID wire.ID) error {
 	})
 }
 
+// Move sets the address of the broker of all memberships at another one: it is the
+// same broker, which listens elsewhere now.
+func (p *Profile) Move(from, to string) error {
+	return p.change(func(meshes []client.Membership) ([]client.Membership, error) {
+		for i := range meshes {
+			if meshes[i].Broker == from {
+				meshes[i].Broker = to
+			}
+		}
+		return meshes, nil
+	})
+}
+
 // change reads, changes and replaces config.json under its lock, so that
 // processes do not lose each other's changes.
 func (p *Profile) change(f func([]client.Membership) ([]client.Membership, error)) (err error) {
@@ -163,5 +177,5 @@ func (p *Profile) change(f func([]client.Membership) ([]client.Membership, error
 	if len(data) > maxFile {
 		return fmt.Errorf("the configuration would be larger than %d MiB", maxFile>>20)
 	}
-	return replace(filepath.Join(p.dir, configName), data)
+	return wholefile.Replace(filepath.Join(p.dir, configName), data)
 }

@@ -68,6 +68,20 @@ func TestConfigChanges(t *testing.T) {
 	equal(t, p.MailboxPath(), filepath.Join(p.Dir(), "mailbox.db"))
 }
 
+// A broker that moves takes its memberships with it, and no others.
+func TestMove(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	a, b := membership(1, "a"), membership(2, "b")
+	b.Broker = "ws://127.0.0.1:1/ws"
+	check(t, p.Add(a))
+	check(t, p.Add(b))
+	check(t, p.Move(b.Broker, "ws://127.0.0.1:2/ws"))
+	got, err := p.Meshes()
+	check(t, err)
+	equal(t, say(len(got), got[0].Broker, got[1].Broker), say(2, a.Broker, "ws://127.0.0.1:2/ws"))
+}
+
 func TestModes(t *testing.T) {
 	skipWithoutModes(t)
 	p := open(t)

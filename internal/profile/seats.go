@@ -16,6 +16,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/wholefile"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -152,7 +153,7 @@ func (p *Profile) sit(mesh wire.ID, path string, want seatFile, name string) (se
 	if err != nil {
 		return seatFile{}, err
 	}
-	return want, replace(path, data)
+	return want, wholefile.Replace(path, data)
 }
 
 func readSeat(path string) (f seatFile, err error) {

@@ -3,22 +3,22 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
+import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
-import { claudeBin, makeRoom, roomEnv } from '../lib/session.mjs'
+import { Room } from '../lib/room.mjs'
 
 const rooms = []
 after(() => { for (const r of rooms) r.remove() })
 
 /** A room in which claude and claudemesh are on PATH, and commands that run in it and print. */
 function machine(options) {
-  const room = makeRoom(options)
+  const room = new Room(fs.mkdtempSync(path.join(os.tmpdir(), 'mesh-')), options)
   rooms.push(room)
-  const env = roomEnv(room, 'http://127.0.0.1:9')
-  env.PATH = [process.env.CLAUDEMESH_BIN, path.dirname(claudeBin), env.PATH].join(path.delimiter)
+  const env = room.env()
   const run = (file, ...args) => {
     try {
-      return execFileSync(file, args, { cwd: room.project, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 120_000 })
+      return execFileSync(file, args, { cwd: room.project(), env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 120_000 })
     } catch (err) {
       throw new Error(`${file} ${args.join(' ')}: ${err.message}\n${err.stdout}${err.stderr}`)
     }

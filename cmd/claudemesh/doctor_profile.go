@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/version"
+)
+
+// checkBinary compares this program with the one that a shell would start.
+func (a *app) checkBinary() finding {
+	self, err := os.Executable()
+	if err != nil {
+		return wrong("program", err)
+	}
+	found := ok("program", "claudemesh %s (%s/%s) at %s", version.String(), runtime.GOOS, runtime.GOARCH, self)
+	path, err := exec.LookPath("claudemesh")
+	switch {
+	case err != nil:
+		found.Verdict, found.Mend = warning, "put "+filepath.Dir(self)+" on PATH, so that the shell finds it"
+	case !sameFile(path, self):
+		found.Verdict, found.Mend = warning, "PATH has another one first: "+path
+	}
+	return found
+}
+
+// checkProfile looks at the directory, the mailbox, the meshes and the sessions.
+func (a *app) checkProfile(ctx context.Context) (found []finding) {
+	p, err := a.profile()
+	if err != nil {
+		return []finding{wrong("files", err)}
+	}
+	found = append(found, checkModes(p.Dir()))
+	switch err := mailbox.Check(ctx, p.MailboxPath()); {
+	case errors.Is(err, fs.ErrNotExist):
+		found = append(found, ok("mailbox", "there is none yet; it is made when a mesh is joined"))
+	case err != nil:
+		return append(found, wrong("mailbox", err)) // nothing more can be said
+	default:
+		found = append(found, ok("mailbox", "intact"))
+	}
+	meshes, err := p.Meshes()
+	if err != nil {
+		return append(found, wrong("meshes", err))
+	}
+	if len(meshes) == 0 {
+		return append(found, finding{"meshes", warning, "no mesh was joined here", joinHint})
+	}
+	s, err := a.connect(ctx, p, meshes, client.Observer)
+	if err != nil {
+		return append(found, wrong("meshes", err))
+	}
+	defer s.end(ctx)
+	for i, m := range meshes {
+		found = append(found, a.checkMesh(ctx, p, s, i, m)...)
+	}
+	return append(found, checkAgents(ctx, s.box)...)
+}
+
+// checkModes looks for files that other users can read.
+func checkModes(dir string) finding {
+	if runtime.GOOS == "windows" { // access is a matter of ACLs there
+		return ok("files", "in %s", dir)
+	}
+	var open []string
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.Type()&(fs.ModeSymlink|fs.ModeSocket) != 0 {
+			return err
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) { // gone meanwhile
+			return nil
+		}
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			open = append(open, path)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return wrong("files", err)
+	case len(open) > 0:
+		return finding{"files", broken, fmt.Sprintf("other users can access %s in %s, the first is %s", plural(len(open), "file"), dir, open[0]),
+			"chmod -R go= '" + dir + "'"}
+	}
+	return ok("files", "in %s, open to you alone", dir)
+}
+
+func (a *app) checkMesh(ctx context.Context, p *profile.Profile, s *station, i int, m client.Membership) (found []finding) {
+	st, err := a.statusOf(ctx, p, s, i, m)
+	switch {
+	case err != nil:
+		return []finding{wrong(m.Mesh, err)}
+	case s.errs[i] != nil:
+		found = append(found, wrong(m.Mesh, s.errs[i]))
+		if st.Local != nil && !st.Local.Running {
+			found[0].Mend = "claudemesh up"
+		}
+	default:
+		found = append(found, ok(m.Mesh, "%s is online at %s, whose key is the one of the invite", m.Member, m.Broker))
+	}
+	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
+		found = append(found, finding{"clock", broken, "this machine's clock is " + skew(off), "set the clock: timedatectl set-ntp true, or the system's settings"})
+	}
+	if st.Queued > 0 && s.errs[i] != nil {
+		found = append(found, finding{m.Mesh, warning, plural(st.Queued, "message") + " waits here for the broker", "nothing: they go out when it is back"})
+	}
+	return found
+}
