@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/process"
 )
@@ -45,7 +46,7 @@ func newRecord(o *Options) *record {
 // register writes the record. What couriers and hooks have noted of an agent
 // that goes on stays: its server has only started again.
 func (r *record) register(ctx context.Context) error {
-	if err := r.forgetDead(ctx); err != nil {
+	if err := courier.Sweep(ctx, r.box); err != nil {
 		return err
 	}
 	fresh := r.start
@@ -69,24 +70,6 @@ func (r *record) register(ctx context.Context) error {
 		err = r.box.PutAgent(ctx, fresh)
 	}
 	return err
-}
-
-// forgetDead deletes the records of agents that have ended: their leases end.
-func (r *record) forgetDead(ctx context.Context) error {
-	all, err := r.box.Agents(ctx)
-	if err != nil {
-		return err
-	}
-	var dead []int
-	for i := range all {
-		if !all[i].Alive() {
-			dead = append(dead, all[i].PID)
-		}
-	}
-	if len(dead) == 0 {
-		return nil
-	}
-	return r.box.ForgetAgents(ctx, dead)
 }
 
 // follow keeps the record true until ctx ends.
