@@ -45,8 +45,6 @@ type Stream struct {
 	changes []func(*mailbox.Agent) // that its record does not have yet
 
 	bound   bool  // the mod has said hello
-	last    int64 // the number of the latest event
-	ending  int64 // that of the latest end of a conversation
 	busy    bool  // a turn of the main loop runs
 	steps   int64 // requests to the model so far
 	heard   time.Time
@@ -80,10 +78,9 @@ type Instruction struct {
 	Holds []hold `json:"holds,omitempty"` // what the batch is of: the mod keeps it for the next stream
 }
 
-// Event is what the mod tells: what has happened, and how the agent stands.
+// Event is what the mod tells, one after the other: what has happened, and how the agent stands.
 type Event struct {
 	Name    string    `json:"event"`   // hello, turn.start, step, turn.complete, tool, prompt, outcome, session.end
-	N       int64     `json:"n"`       // counts the mod's events: they may arrive in another order
 	Busy    bool      `json:"busy"`    // a turn of the main loop runs
 	Steps   int64     `json:"steps"`   // requests of the main loop to the model so far
 	Session string    `json:"session"` // hello: the agent's own id of its session
@@ -118,10 +115,8 @@ func (s *Stream) Next() time.Time { return s.next }
 func (s *Stream) Handle(ctx context.Context, e Event) (a Answer, err error) {
 	s.heard = s.now()
 	hello := e.Name == "hello"
-	if e.N > s.last || hello {
-		s.setBusy(e.Busy)
-		s.last, s.steps = e.N, e.Steps
-	}
+	s.setBusy(e.Busy)
+	s.steps = e.Steps
 	s.bound = s.bound || hello
 	if hello && e.Session != "" {
 		s.note(func(a *mailbox.Agent) { a.Session = e.Session })
@@ -133,14 +128,13 @@ func (s *Stream) Handle(ctx context.Context, e Event) (a Answer, err error) {
 		if hello {
 			s.adopt(o)
 		}
-		s.fared(ctx, o, e.N < s.ending)
+		s.fared(ctx, o)
 	}
 	s.evidence(ctx)
 	switch e.Name {
 	case "turn.complete":
 		s.completed(ctx, e.Aborted)
 	case "session.end":
-		s.ending = e.N
 		s.ended(ctx)
 	case "prompt": // before a look, which might start a turn of its own
 		a, err = s.prompted(ctx)
@@ -177,8 +171,13 @@ func (s *Stream) completed(ctx context.Context, aborted bool) {
 		s.first = s.now().Add(-gather)
 	}
 	for _, p := range s.parcels {
-		if p.via == viaPrompt && p.entered && !p.read { // the prompt asked for nothing
+		switch {
+		case !p.entered || p.read:
+		case p.via == viaPrompt: // it asked for nothing
 			s.back(ctx, p)
+		case p.via == viaSubmit && !aborted: // it has asked, for that was what it was for
+			p.read = true
+			s.shown(ctx, p)
 		}
 	}
 }
@@ -241,7 +240,7 @@ func (s *Stream) wakeAt(t time.Time) {
 // starting reports whether a turn is about to begin.
 func (s *Stream) starting() bool {
 	for _, p := range s.parcels {
-		if p.via != viaAppend && !p.read {
+		if !p.read && (p.via == viaPrompt || (p.via == viaSubmit && !p.entered)) {
 			return true
 		}
 	}
@@ -328,10 +327,10 @@ func (s *Stream) latest(ctx context.Context) (int64, error) {
 }
 
 // stuck reports whether something was put into a turn that has ended without
-// reading it: it stands before the next one's prompt.
+// reading it: the next one's request has it.
 func (s *Stream) stuck() bool {
 	for _, p := range s.parcels {
-		if p.via == viaAppend && p.entered && !p.read {
+		if p.via != viaPrompt && p.entered && !p.read {
 			return true
 		}
 	}
