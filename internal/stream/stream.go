@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/courier"
@@ -67,45 +66,6 @@ func NewStream(box mailbox.Mailbox, pid int, log *slog.Logger, say func(Instruct
 	return &Stream{
 		box: box, pid: pid, self: process.Self(), say: say, log: log, now: time.Now, parcels: map[string]*parcel{},
 	}
-}
-
-// Instruction is what the mod is to do.
-type Instruction struct {
-	Do    string `json:"do"` // socket, submit, log, status
-	Path  string `json:"path,omitempty"`
-	Batch string `json:"batch,omitempty"`
-	Text  string `json:"text,omitempty"`
-	Holds []hold `json:"holds,omitempty"` // what the batch is of: the mod keeps it for the next stream
-}
-
-// Event is what the mod tells, one after the other: what has happened, and how the agent stands.
-type Event struct {
-	Name    string    `json:"event"`   // hello, turn.start, step, turn.complete, tool, prompt, outcome, session.end
-	Busy    bool      `json:"busy"`    // a turn of the main loop runs
-	Steps   int64     `json:"steps"`   // requests of the main loop to the model so far
-	Session string    `json:"session"` // hello: the agent's own id of its session
-	Aborted bool      `json:"aborted"` // turn.complete: a person stopped it
-	Reason  string    `json:"reason"`  // session.end
-	Batches []Outcome `json:"batches"` // outcome: of one; hello: of what earlier streams gave
-}
-
-// Outcome is how a batch has fared at the mod.
-type Outcome struct {
-	Batch  string `json:"batch"`
-	Via    via    `json:"via"`
-	Holds  []hold `json:"holds"`
-	Over   bool   `json:"over"`   // it has entered, or failed
-	Failed string `json:"failed"` // why it has not
-	Steps  int64  `json:"steps"`  // requests to the model when it entered: a later one has it
-}
-
-// Answer is what the mod gets back for an event.
-type Answer struct {
-	Context []string `json:"context,omitempty"` // to attach
-	Append  string   `json:"append,omitempty"`  // to put into the session now
-	Batch   string   `json:"batch,omitempty"`   // that these are of
-	Holds   []hold   `json:"holds,omitempty"`
-	Done    []string `json:"done,omitempty"` // batches to forget
 }
 
 // Next is when to look again.
@@ -388,55 +348,4 @@ func (s *Stream) waiting(ctx context.Context, least wire.Priority) (*courier.Bat
 // courier is a new one to the agent.
 func (s *Stream) courier() *courier.Courier {
 	return courier.New(s.box, s.pid, mailbox.ByMod).Clock(s.now)
-}
-
-// note keeps a change of the agent's record until it can be stored.
-func (s *Stream) note(change func(*mailbox.Agent)) { s.changes = append(s.changes, change) }
-
-// claim reads the agent's record, and makes it this mod's when the mod has
-// said hello and no other that runs has it.
-func (s *Stream) claim(ctx context.Context) error {
-	s.claimed = false
-	a, err := s.box.Agent(ctx, s.pid)
-	if errors.Is(err, mailbox.ErrNoAgent) || (err == nil && !s.bound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !a.Alive() || (a.Mod != s.self && a.Mod.Alive()) {
-		return nil
-	}
-	if a.Mod != s.self || len(s.changes) > 0 {
-		changes := append(slices.Clip(s.changes), func(a *mailbox.Agent) { a.Mod = s.self })
-		a, err = s.box.ChangeAgent(ctx, s.pid, func(a *mailbox.Agent) error {
-			for _, change := range changes {
-				change(a)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		s.changes = nil
-	}
-	s.agent, s.claimed = a, true
-	return nil
-}
-
-// Close puts back what is on its way and gives up the agent.
-func (s *Stream) Close(ctx context.Context) error {
-	for _, p := range s.parcels {
-		s.back(ctx, p)
-	}
-	_, err := s.box.ChangeAgent(ctx, s.pid, func(a *mailbox.Agent) error {
-		if a.Mod == s.self {
-			a.Mod, a.Status = process.Process{}, ""
-		}
-		return nil
-	})
-	if errors.Is(err, mailbox.ErrNoAgent) {
-		return nil
-	}
-	return err
 }

@@ -20,7 +20,7 @@ async function onMod(stage, options = {}, open = 'tui') {
 }
 
 /** Waits until others can see that the mod wakes bob. */
-const bound = room => until(async () => (await room.meshJson(['peers'])).some(p => p.name === 'bob/api' && p.wake === 'mod'), { what: 'bob/api to be woken by the mod' })
+const bound = (room, name = 'bob/api', wake = 'mod') => until(async () => (await room.meshJson(['peers'])).some(p => p.name === name && (!wake || p.wake === wake)), { what: `${name} to be there` })
 const busy = { name: 'busy', when: { tail: 'work now' }, tools: [{ name: 'Bash', input: { command: 'sleep 3' } }] }
 const slow = { name: 'slow', when: { tail: 'think now' }, text: 'a slow answer '.repeat(60), chunkMs: 60 }
 
@@ -90,7 +90,7 @@ test('mod: fifty messages in a second are two turns, and the rest is counted', o
   await alice.addServer()
   const tools = names.map(message => ({ name: 'mcp__claudemesh__send_message', input: { to: 'bob/api', message } }))
   const a = await stage.headless(alice, { args: ['--allowedTools', 'mcp__claudemesh__send_message'], steps: [{ name: 'all', when: { tail: 'send all' }, tools }] })
-  await a.waitServer()
+  await bound(alice, 'alice/web', '')
   await a.prompt('send all')
   const counted = /(\d+) more unread; check_messages shows them/
   const hit = await b.waitText('more unread; check_messages shows them')
