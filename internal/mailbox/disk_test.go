@@ -56,10 +56,11 @@ func TestPutAcrossHandles(t *testing.T) {
 func TestWatchSeesOtherHandles(t *testing.T) {
 	path := filepath.Join(private(t), "m.db")
 	a, b := open(t, path), open(t, path)
-	ch := a.Watch(t.Context())
-	for n := range 3 {
-		receive(t, b, in(n+1))
-		hinted(t, ch, time.Second)
+	for n, ch := range []<-chan struct{}{a.Watch(t.Context()), a.WatchClosely(t.Context())} {
+		for i := range 3 {
+			receive(t, b, in(10*n+i+1))
+			hinted(t, ch, time.Second)
+		}
 	}
 	// What happened while nobody watched is told to the next one.
 	path = filepath.Join(private(t), "m.db")

@@ -80,9 +80,8 @@ func (s *Stream) adopt(o Outcome) {
 	p.steps, p.adopted = o.Steps, !s.claimed
 }
 
-// fared notes the outcome of a parcel; past means that it was so in a
-// conversation that has ended.
-func (s *Stream) fared(ctx context.Context, o Outcome, past bool) {
+// fared notes the outcome of a parcel.
+func (s *Stream) fared(ctx context.Context, o Outcome) {
 	p := s.parcels[o.Batch]
 	switch {
 	case p == nil:
@@ -92,11 +91,9 @@ func (s *Stream) fared(ctx context.Context, o Outcome, past bool) {
 		s.log.Info("the agent did not take messages", "via", string(p.via), "reason", o.Failed)
 		s.rest = s.now().Add(calm)
 		s.back(ctx, p)
-	case past && p.via != viaSubmit && s.steps <= o.Steps:
-		s.back(ctx, p)
 	default:
 		p.entered = true
-		if p.via == viaAppend {
+		if p.via != viaPrompt { // which counts from before it was entered: only its own turn follows
 			p.steps = o.Steps
 		}
 	}
@@ -105,7 +102,7 @@ func (s *Stream) fared(ctx context.Context, o Outcome, past bool) {
 // evidence marks read what the model has been sent.
 func (s *Stream) evidence(ctx context.Context) {
 	for _, p := range s.parcels {
-		if !p.read && p.entered && (p.via == viaSubmit || s.steps > p.steps) {
+		if p.entered && s.steps > p.steps {
 			p.read = true
 		}
 		if p.read {

@@ -35,14 +35,13 @@ func check(t failer, err error) {
 // room is a stream with a clock and a mailbox of its own; the test is its mod.
 type room struct {
 	failer
-	box    mailbox.Mailbox
-	s      *Stream
-	clock  time.Time
-	out    []Instruction
-	events int64
-	busy   bool
-	steps  int64
-	sent   int
+	box   mailbox.Mailbox
+	s     *Stream
+	clock time.Time
+	out   []Instruction
+	busy  bool
+	steps int64
+	sent  int
 }
 
 func openBox(t testing.TB) mailbox.Mailbox {
@@ -59,10 +58,7 @@ var ctx = context.Background()
 // newRoom has an agent of this process, seated in a mesh.
 func newRoom(t testing.TB, mode mailbox.Mode) *room {
 	r := emptyRoom(t, openBox(t))
-	check(t, r.box.PutAgent(ctx, mailbox.Agent{
-		Process: process.Self(), Server: process.Self(), Mode: mode,
-		Seats: []mailbox.AgentSeat{{Mesh: id(1), Name: "acme", Key: key(1), Member: key(2), Self: "alice/web", Online: true, Peers: 2}},
-	}))
+	check(t, r.box.PutAgent(ctx, agentOf(mode)))
 	r.hello()
 	return r
 }
@@ -86,8 +82,7 @@ func (r *room) hello(batches ...Outcome) Answer {
 // event tells the stream, with how the agent stands.
 func (r *room) event(e Event) Answer {
 	r.Helper()
-	r.events++
-	e.N, e.Busy, e.Steps = r.events, r.busy, r.steps
+	e.Busy, e.Steps = r.busy, r.steps
 	return r.deliver(e)
 }
 

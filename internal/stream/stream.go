@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/courier"
@@ -45,8 +44,6 @@ type Stream struct {
 	changes []func(*mailbox.Agent) // that its record does not have yet
 
 	bound   bool  // the mod has said hello
-	last    int64 // the number of the latest event
-	ending  int64 // that of the latest end of a conversation
 	busy    bool  // a turn of the main loop runs
 	steps   int64 // requests to the model so far
 	heard   time.Time
@@ -71,46 +68,6 @@ func NewStream(box mailbox.Mailbox, pid int, log *slog.Logger, say func(Instruct
 	}
 }
 
-// Instruction is what the mod is to do.
-type Instruction struct {
-	Do    string `json:"do"` // socket, submit, log, status
-	Path  string `json:"path,omitempty"`
-	Batch string `json:"batch,omitempty"`
-	Text  string `json:"text,omitempty"`
-	Holds []hold `json:"holds,omitempty"` // what the batch is of: the mod keeps it for the next stream
-}
-
-// Event is what the mod tells: what has happened, and how the agent stands.
-type Event struct {
-	Name    string    `json:"event"`   // hello, turn.start, step, turn.complete, tool, prompt, outcome, session.end
-	N       int64     `json:"n"`       // counts the mod's events: they may arrive in another order
-	Busy    bool      `json:"busy"`    // a turn of the main loop runs
-	Steps   int64     `json:"steps"`   // requests of the main loop to the model so far
-	Session string    `json:"session"` // hello: the agent's own id of its session
-	Aborted bool      `json:"aborted"` // turn.complete: a person stopped it
-	Reason  string    `json:"reason"`  // session.end
-	Batches []Outcome `json:"batches"` // outcome: of one; hello: of what earlier streams gave
-}
-
-// Outcome is how a batch has fared at the mod.
-type Outcome struct {
-	Batch  string `json:"batch"`
-	Via    via    `json:"via"`
-	Holds  []hold `json:"holds"`
-	Over   bool   `json:"over"`   // it has entered, or failed
-	Failed string `json:"failed"` // why it has not
-	Steps  int64  `json:"steps"`  // requests to the model when it entered: a later one has it
-}
-
-// Answer is what the mod gets back for an event.
-type Answer struct {
-	Context []string `json:"context,omitempty"` // to attach
-	Append  string   `json:"append,omitempty"`  // to put into the session now
-	Batch   string   `json:"batch,omitempty"`   // that these are of
-	Holds   []hold   `json:"holds,omitempty"`
-	Done    []string `json:"done,omitempty"` // batches to forget
-}
-
 // Next is when to look again.
 func (s *Stream) Next() time.Time { return s.next }
 
@@ -118,10 +75,8 @@ func (s *Stream) Next() time.Time { return s.next }
 func (s *Stream) Handle(ctx context.Context, e Event) (a Answer, err error) {
 	s.heard = s.now()
 	hello := e.Name == "hello"
-	if e.N > s.last || hello {
-		s.setBusy(e.Busy)
-		s.last, s.steps = e.N, e.Steps
-	}
+	s.setBusy(e.Busy)
+	s.steps = e.Steps
 	s.bound = s.bound || hello
 	if hello && e.Session != "" {
 		s.note(func(a *mailbox.Agent) { a.Session = e.Session })
@@ -133,14 +88,13 @@ func (s *Stream) Handle(ctx context.Context, e Event) (a Answer, err error) {
 		if hello {
 			s.adopt(o)
 		}
-		s.fared(ctx, o, e.N < s.ending)
+		s.fared(ctx, o)
 	}
 	s.evidence(ctx)
 	switch e.Name {
 	case "turn.complete":
 		s.completed(ctx, e.Aborted)
 	case "session.end":
-		s.ending = e.N
 		s.ended(ctx)
 	case "prompt": // before a look, which might start a turn of its own
 		a, err = s.prompted(ctx)
@@ -177,8 +131,13 @@ func (s *Stream) completed(ctx context.Context, aborted bool) {
 		s.first = s.now().Add(-gather)
 	}
 	for _, p := range s.parcels {
-		if p.via == viaPrompt && p.entered && !p.read { // the prompt asked for nothing
+		switch {
+		case !p.entered || p.read:
+		case p.via == viaPrompt: // it asked for nothing
 			s.back(ctx, p)
+		case p.via == viaSubmit && !aborted: // it has asked, for that was what it was for
+			p.read = true
+			s.shown(ctx, p)
 		}
 	}
 }
@@ -241,7 +200,7 @@ func (s *Stream) wakeAt(t time.Time) {
 // starting reports whether a turn is about to begin.
 func (s *Stream) starting() bool {
 	for _, p := range s.parcels {
-		if p.via != viaAppend && !p.read {
+		if !p.read && (p.via == viaPrompt || (p.via == viaSubmit && !p.entered)) {
 			return true
 		}
 	}
@@ -328,10 +287,10 @@ func (s *Stream) latest(ctx context.Context) (int64, error) {
 }
 
 // stuck reports whether something was put into a turn that has ended without
-// reading it: it stands before the next one's prompt.
+// reading it: the next one's request has it.
 func (s *Stream) stuck() bool {
 	for _, p := range s.parcels {
-		if p.via == viaAppend && p.entered && !p.read {
+		if p.via != viaPrompt && p.entered && !p.read {
 			return true
 		}
 	}
@@ -389,55 +348,4 @@ func (s *Stream) waiting(ctx context.Context, least wire.Priority) (*courier.Bat
 // courier is a new one to the agent.
 func (s *Stream) courier() *courier.Courier {
 	return courier.New(s.box, s.pid, mailbox.ByMod).Clock(s.now)
-}
-
-// note keeps a change of the agent's record until it can be stored.
-func (s *Stream) note(change func(*mailbox.Agent)) { s.changes = append(s.changes, change) }
-
-// claim reads the agent's record, and makes it this mod's when the mod has
-// said hello and no other that runs has it.
-func (s *Stream) claim(ctx context.Context) error {
-	s.claimed = false
-	a, err := s.box.Agent(ctx, s.pid)
-	if errors.Is(err, mailbox.ErrNoAgent) || (err == nil && !s.bound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !a.Alive() || (a.Mod != s.self && a.Mod.Alive()) {
-		return nil
-	}
-	if a.Mod != s.self || len(s.changes) > 0 {
-		changes := append(slices.Clip(s.changes), func(a *mailbox.Agent) { a.Mod = s.self })
-		a, err = s.box.ChangeAgent(ctx, s.pid, func(a *mailbox.Agent) error {
-			for _, change := range changes {
-				change(a)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		s.changes = nil
-	}
-	s.agent, s.claimed = a, true
-	return nil
-}
-
-// Close puts back what is on its way and gives up the agent.
-func (s *Stream) Close(ctx context.Context) error {
-	for _, p := range s.parcels {
-		s.back(ctx, p)
-	}
-	_, err := s.box.ChangeAgent(ctx, s.pid, func(a *mailbox.Agent) error {
-		if a.Mod == s.self {
-			a.Mod, a.Status = process.Process{}, ""
-		}
-		return nil
-	})
-	if errors.Is(err, mailbox.ErrNoAgent) {
-		return nil
-	}
-	return err
 }

@@ -39,11 +39,12 @@ func TestIdle(t *testing.T) {
 	r.none() // a turn is about to begin
 	r.begin()
 	r.over(i, viaSubmit, "")
+	r.unread(4, 1)
+	r.step()
 	r.unread(1, 1)
 	if a := r.agent(); a.Proven[mailbox.ByMod] != r.clock.UnixMilli() || a.Status != "working" || a.Mod != process.Self() || a.Session != "s1" {
 		t.Errorf("agent: %+v", a)
 	}
-	r.step()
 	r.complete(false)
 	r.one(4) // at once: it has waited
 	if a := r.agent(); a.Status != "idle" {
@@ -140,42 +141,6 @@ func TestStuck(t *testing.T) {
 	r.none()
 	r.hello()
 	r.one(2)
-}
-
-// An answer that comes after the end of its conversation tells of the old one.
-func TestLateOutcome(t *testing.T) {
-	t.Parallel()
-	r := newRoom(t, mailbox.Push)
-	r.begin()
-	r.step()
-	r.receive(now)
-	i := r.tool(1)
-	r.events++
-	late := Event{Name: "outcome", N: r.events, Busy: true, Steps: r.steps, Batches: []Outcome{{Batch: i.Batch, Via: viaAppend, Over: true, Steps: r.steps}}}
-	r.busy = false
-	r.event(Event{Name: "session.end", Reason: "clear"})
-	r.deliver(late)
-	r.hello()
-	r.one(1)
-}
-
-// Evidence is a request that began after the append, whatever the order in which the mod's events come.
-func TestOrderOfEvents(t *testing.T) {
-	t.Parallel()
-	r := newRoom(t, mailbox.Push)
-	r.begin()
-	r.receive(now)
-	i := r.tool(1)
-	r.steps++
-	r.events += 2
-	r.deliver(Event{Name: "outcome", N: r.events, Busy: true, Steps: r.steps, Batches: []Outcome{{Batch: i.Batch, Via: viaAppend, Over: true, Steps: r.steps}}})
-	r.deliver(Event{Name: "step", N: r.events - 1, Busy: true, Steps: r.steps}) // it had begun before
-	r.unread(1, 0)
-	r.complete(false)
-	r.deliver(Event{Name: "turn.start", N: 1, Busy: true})
-	if r.s.busy {
-		t.Error("an old event says how the agent stands")
-	}
 }
 
 func TestAborted(t *testing.T) {
@@ -392,6 +357,7 @@ func TestRestart(t *testing.T) {
 	)
 	r.unread(2, 0)
 	r.over(sub, viaSubmit, "")
+	r.step()
 	r.unread(1, 0)
 	r.none()
 	r.pass(courier.LeaseFor)
