@@ -93,7 +93,17 @@ export class Tui extends Session {
   /** Types a short text and enters it. An Enter that comes close behind the text is taken as part of a paste: then it is pressed again. */
   async prompt(text) {
     await this.write(text)
+    await this.enter(text)
+  }
+  /** Enters what stands in the prompt box. */
+  async enter(text) {
     await until(() => { this.keys('Enter'); return until(() => this.draft() !== text, { timeoutMs: 1000 }).catch(() => false) }, { what: () => `${text} to be entered\n${this.describe()}` })
+  }
+  /** Leaves it as a person does. */
+  async leave() {
+    await this.prompt('/exit')
+    await this.waitScreen(/^EXITED/m)
+    await this.close()
   }
   async stop() { try { this.tmux('kill-server') } catch { /* it has ended */ } }
 }
@@ -120,5 +130,6 @@ export class Headless extends Session {
   async prompt(text) { this.child.stdin.write(JSON.stringify({ type: 'user', message: { role: 'user', content: text } }) + '\n') }
   /** Ends the input, upon which the session ends by itself; resolves with its exit code. */
   finish() { this.child.stdin.end(); return this.ended }
+  leave() { return this.finish() }
   async stop() { if (this.code === undefined) this.child.kill('SIGKILL'); await this.ended }
 }

@@ -9,11 +9,11 @@ export class Table {
     if (!this.paths.includes(path) || !this.situations.includes(situation)) throw new Error(`no cell ${path} / ${situation}`)
     return `${path}\n${situation}`
   }
-  /** A test that fills a cell. */
-  cell(path, situation, body) {
+  /** A test that fills a cell; within another test if that is given. */
+  cell(path, situation, body, within = { test }) {
     const key = this.at(path, situation)
     this.cells.set(key, 'FAILED')
-    test(`${path}, ${situation}`, async t => {
+    return within.test(`${path}, ${situation}`, async t => {
       await body(t)
       this.cells.set(key, 'passed')
     })
@@ -23,8 +23,9 @@ export class Table {
     if (!this.limits.includes(limit)) this.limits.push(limit)
     this.cells.set(this.at(path, situation), `limit ${this.limits.indexOf(limit) + 1}`)
   }
+  has(path, situation) { return this.cells.has(this.at(path, situation)) }
   /** The cells that have neither a test nor an explanation. */
-  open() { return this.paths.flatMap(p => this.situations.filter(s => !this.cells.has(this.at(p, s))).map(s => `${p}, ${s}`)) }
+  open() { return this.paths.flatMap(p => this.situations.filter(s => !this.has(p, s)).map(s => `${p}, ${s}`)) }
   toString() {
     const rows = [['', ...this.situations], ...this.paths.map(p => [p, ...this.situations.map(s => this.cells.get(this.at(p, s)) ?? '-')])]
     const width = rows[0].map((_, i) => Math.max(...rows.map(r => r[i].length)))

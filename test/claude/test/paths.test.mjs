@@ -1,34 +1,65 @@
-// Every path by which a message enters a session, in every situation that a session can be in.
+// Every path by which a message enters a session, in every situation that a session can be in: each message enters
+// once and in its frame, and its sender hears that it was read.
 import assert from 'node:assert/strict'
-import { after } from 'node:test'
-import { onStage } from '../lib/stage.mjs'
+import fs from 'node:fs'
+import path from 'node:path'
+import { after, test } from 'node:test'
+import { Scene } from '../lib/scene.mjs'
+import { situations } from '../lib/situations.mjs'
 import { Table } from '../lib/table.mjs'
-import { until } from '../lib/util.mjs'
 
-const table = new Table('Paths into a session, by what the session was doing',
-  ['tools'],
-  ['asked'])
+const plugin = 'plugin:claudemesh:claudemesh'
+const installPlugin = room => room.installPlugin()
+// The machine's owner allows no plugin a module; its settings hooks run.
+const noMods = { managed: { pluginConfigs: { 'cc-plugin-sec-default@builtin': { options: { allowManagedModsOnly: true } } } } }
+
+/** The plugin with its settings hooks alone. */
+async function withoutWaiter(room) {
+  await room.installPlugin()
+  const file = path.join(room.home, '.claudemesh/claude/claudemesh/hooks/hooks.json')
+  const { hooks } = JSON.parse(fs.readFileSync(file, 'utf8'))
+  for (const groups of Object.values(hooks)) for (const g of groups) g.hooks = g.hooks.filter(h => !h.asyncRewake)
+  room.write(file, { hooks })
+}
+
+const ways = {
+  mod: { kind: 'tui', install: installPlugin, server: plugin, wake: 'mod', courier: /session-stream$/ },
+  'mod, headless': { kind: 'headless', install: installPlugin, server: plugin, wake: 'mod', courier: /session-stream$/ },
+  rewake: { kind: 'tui', install: installPlugin, server: plugin, room: noMods, wake: 'rewake', courier: /hook rewake$/, reconnect: true },
+  hooks: { kind: 'tui', install: withoutWaiter, server: plugin, asks: 'prompt', reconnect: true },
+  tools: { kind: 'tui', install: room => room.addServer(), server: 'claudemesh', asks: 'tools', reconnect: true },
+}
+
+const table = new Table('Paths into a session, by what the session was doing', [...Object.keys(ways), 'channel'], Object.keys(situations))
 after(() => console.log(`\n${table}\n`))
 
-const allowed = { permissions: { allow: ['mcp__claudemesh__send_message', 'mcp__claudemesh__check_messages'] } }
+for (const name of Object.keys(situations)) table.explained('channel', name, 'Channels need the vendor\'s servers')
+for (const name of ['draft', 'dialog', 'Esc', '/clear']) table.explained('mod, headless', name, 'A headless session has nobody at the keys')
+for (const name of ['hooks', 'tools']) table.explained(name, 'courier killed', 'Hooks and tools leave no process')
 
-table.cell('tools', 'asked', onStage(async stage => {
-  const alice = await stage.member('alice', { settings: allowed })
-  const bob = await stage.member('bob', { projects: ['api'], settings: allowed })
-  await Promise.all([alice.addServer(), bob.addServer()])
-  const [a, b] = await Promise.all([
-    stage.tui(alice, { steps: [{ name: 'send', when: { tail: 'tell bob' }, tools: [{ name: 'mcp__claudemesh__send_message', input: { to: 'bob/api', message: 'the schema changed' } }] }] }),
-    stage.headless(bob, { steps: [{ name: 'check', when: { tail: 'any news' }, tools: [{ name: 'mcp__claudemesh__check_messages', input: {} }] }] }),
-  ])
-  await Promise.all([a.waitServer(), b.waitServer()])
-  await a.prompt('tell bob')
-  const sent = await a.waitText('"target":"bob/api"')
-  assert.equal(sent.type, 'tool_result')
-  await until(async () => (await bob.inbox()).length, { what: 'the message on bob\'s disk' })
+test('paths', { concurrency: 2 }, t => Promise.all(Object.entries(ways).map(([name, way]) => t.test(name, t => live(t, name, way)))))
+test('no cell is open', () => assert.deepEqual(table.open(), []))
 
-  await b.prompt('any news')
-  const read = await b.waitText('the schema changed')
-  assert.equal(read.type, 'tool_result')
-  assert.match(read.text, /alice\/web/)
-  assert.equal(b.countText('the schema changed'), 1)
-}))
+/** Leads one session through all situations; after one that failed, a new one. */
+async function live(t, name, way) {
+  let scene
+  const end = async () => { await scene?.close(); scene = undefined }
+  try {
+    for (const [situation, happens] of Object.entries(situations)) {
+      if (table.has(name, situation)) continue
+      await table.cell(name, situation, async t => {
+        try {
+          scene ??= await new Scene(way).open()
+          await happens(scene)
+        } catch (err) {
+          t.diagnostic(`${scene?.describe()}`)
+          await end()
+          throw err
+        }
+      }, t)
+    }
+    await t.test('each once', () => scene?.allOnce())
+  } finally {
+    await end()
+  }
+}
