@@ -87,7 +87,7 @@ test('mod: what is not urgent waits for the person', onStage(async stage => {
   assert.equal(b.countText('LOW-ONE'), 1)
 }))
 
-/** Calls a tool of an MCP server of its own, many times at once; resolves with how many calls succeeded. */
+/** Calls a tool of an MCP server of its own, many times at once; resolves with how many the broker has accepted: it makes a sender of too many wait. */
 async function callAtOnce(room, name, all) {
   const server = spawn(path.join(meshBin, 'claudemesh'), ['mcp'], { cwd: room.project(), env: room.env(), stdio: ['pipe', 'pipe', 'inherit'] })
   const ended = new Promise(ok => server.on('close', ok))
@@ -104,16 +104,16 @@ async function callAtOnce(room, name, all) {
   await until(() => answers().length === all.length, { what: 'all answers' })
   server.stdin.end()
   await ended
-  return answers().filter(m => m.result && !m.result.isError).length
+  return answers().filter(m => m.result?.structuredContent?.to?.[0]?.state === 'accepted').length
 }
 
 test('mod: fifty messages at once are two turns, all once or counted', onStage(async (stage, t) => {
   const names = Array.from({ length: 50 }, (_, i) => `BURST-${i}-`)
-  const { alice, b } = await onMod(stage, { steps: [{ name: 'first', when: { tail: 'BURST-' }, text: 'one moment '.repeat(150), chunkMs: 60 }] }) // the broker lets a sender go on for some seconds
+  const { alice, b } = await onMod(stage, { steps: [{ name: 'first', when: { tail: 'BURST-' }, text: 'one moment '.repeat(350), chunkMs: 60 }] }) // the broker lets a sender go on for some seconds
   const sent = await callAtOnce(alice, 'send_message', names.map(message => ({ to: 'bob/api', message })))
   t.diagnostic(`${sent} sent`)
   const requests = () => b.model.log.filter(e => e.kind === 'main')
-  await until(() => requests().length === 2, { what: 'a second turn' })
+  await until(() => requests().length > 1, { what: 'a second turn' })
   await sleep(3000)
   assert.equal(requests().length, 2)
   const counts = names.map(n => b.countText(n))
