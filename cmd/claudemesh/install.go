@@ -61,6 +61,9 @@ func (a *app) runInstall(ctx context.Context, c *cli.Command) error {
 	}
 	o := claudecode.Options{MCPOnly: c.Bool("mcp-only"), StatusLine: c.Bool("statusline")}
 	if c.Bool("print") {
+		if !o.MCPOnly && !setup.Written() {
+			a.note("the plugin is not written there yet: claudemesh install does that, and runs these where it finds claude")
+		}
 		return a.printCommands(setup.Commands(o))
 	}
 	plan, err := setup.Install(ctx, o)

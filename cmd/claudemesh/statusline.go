@@ -4,17 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/claudemesh/claudemesh/internal/courier"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
-	"github.com/claudemesh/claudemesh/internal/render"
 )
 
 func (a *app) statuslineCommand() *cli.Command {
@@ -57,24 +55,6 @@ func (a *app) runStatusline(ctx context.Context, _ *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	a.printf("%s\n", statusOfAgent(g, len(msgs)+more))
+	a.printf("%s\n", courier.StatusLine(g, len(msgs)+more))
 	return nil
-}
-
-// statusOfAgent is the line: "acme · 3 online · 2 unread".
-func statusOfAgent(g *mailbox.Agent, unread int) string {
-	var meshes []string
-	served := g.Server.Alive()
-	for _, s := range g.Seats {
-		state := "offline"
-		if s.Online && served {
-			state = fmt.Sprintf("%d online", s.Peers)
-		}
-		meshes = append(meshes, render.Inline(s.Name, 40)+" · "+state)
-	}
-	line := strings.Join(meshes, ", ")
-	if unread > 0 {
-		line += fmt.Sprintf(" · %d unread", unread)
-	}
-	return line
 }

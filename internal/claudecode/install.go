@@ -95,6 +95,13 @@ func (s Setup) Commands(o Options) []string {
 	return []string{Quote(with([]string{"claude"}, s.marketArgs()...)), Quote(with([]string{"claude"}, pluginArgs...))}
 }
 
+// Written reports whether the plugin of this version is in its folder.
+func (s Setup) Written() bool {
+	version := pluginVersion(s.Product)
+	files := render(s.Command, version)
+	return written(folder(s.Dir), stamp{version, s.Command, sum(files)}, files)
+}
+
 // Install plans what is missing; a plan without steps says that nothing is.
 func (s Setup) Install(ctx context.Context, o Options) (*Plan, error) {
 	have, err := s.Client.look(ctx)
@@ -118,15 +125,14 @@ func (s Setup) Install(ctx context.Context, o Options) (*Plan, error) {
 // replaces one that is ours.
 func (s Setup) planPlugin(p *Plan, have situation) {
 	version := pluginVersion(s.Product)
-	files := render(s.Command, version)
-	mark := stamp{version, s.Command, sum(files)}
-	if dir := folder(s.Dir); !written(dir, mark, files) {
+	if dir := folder(s.Dir); !s.Written() {
 		p.step(fmt.Sprintf("write the plugin, version %s, to %s", version, dir), func(context.Context) error {
 			err := s.note(func(a *added) { a.Plugin = a.Plugin || s.Client.Path == "" }) // others are to install it then
 			if err != nil {
 				return err
 			}
-			return write(dir, mark, files)
+			files := render(s.Command, version)
+			return write(dir, stamp{version, s.Command, sum(files)}, files)
 		})
 	}
 	switch {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/claudemesh/claudemesh/internal/wholefile"
 )
 
 // stampName is the file that says which plugin was written. It is written last.
@@ -111,27 +113,13 @@ func written(dir string, s stamp, files []file) bool {
 	return true
 }
 
-// replaceFile writes a file whole: a crash leaves the old one or the new one.
-// Behind a symbolic link it is the link's target that is replaced.
-func replaceFile(path string, data []byte, mode fs.FileMode) (err error) {
+// replaceFile writes a file whole. Behind a symbolic link it is the link's target
+// that is replaced.
+func replaceFile(path string, data []byte, mode fs.FileMode) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = errors.Join(f.Chmod(mode), f.Sync())
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return wholefile.ReplaceAs(path, data, mode)
 }
 
 // newer compares versions of pluginVersion. What stands behind a dash tells

@@ -6,6 +6,7 @@ package courier
 import (
 	"context"
 	"crypto/rand"
+	"strings"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
@@ -37,6 +38,26 @@ func New(box mailbox.Mailbox, pid int, path mailbox.Path) *Courier {
 		holder: mailbox.HolderOf(pid) + string(path) + "/" + rand.Text()[:8],
 	}
 }
+
+// Resume returns the courier that had this name in a process that has ended:
+// what that leased is its own. Nil if the agent's path has no such name.
+func Resume(box mailbox.Mailbox, pid int, path mailbox.Path, holder string) *Courier {
+	if !strings.HasPrefix(holder, mailbox.HolderOf(pid)+string(path)+"/") {
+		return nil
+	}
+	c := New(box, pid, path)
+	c.holder = holder
+	return c
+}
+
+// Clock makes the courier go by another clock.
+func (c *Courier) Clock(now func() time.Time) *Courier {
+	c.now = now
+	return c
+}
+
+// NewBatch is messages for an agent as if they had been taken.
+func NewBatch(a mailbox.Agent, msgs []mailbox.Incoming) *Batch { return &Batch{Messages: msgs, a: a} }
 
 // Holder is the courier's name in leases: what its process leases stays its own.
 func (c *Courier) Holder() string { return c.holder }

@@ -36,15 +36,10 @@ func (b *Batch) block(in *mailbox.Incoming) string {
 // Doorbell is one line that says who has written, without a word of what: it
 // may stand where the model trusts a text more than a peer's. Empty when nobody has.
 func (b *Batch) Doorbell() string {
-	n := len(b.Messages) + b.Rest
-	if n == 0 {
+	if len(b.Messages)+b.Rest == 0 {
 		return ""
 	}
-	noun := "messages"
-	if n == 1 {
-		noun = "message"
-	}
-	return fmt.Sprintf("[claudemesh: %d unread peer %s: %s. The tool check_messages shows them.]", n, noun, strings.Join(b.senders(), ", "))
+	return "[claudemesh: " + b.count("unread peer message") + ": " + b.Senders() + ". The tool check_messages shows them.]"
 }
 
 // senders says of each who has written how many messages there are, in order.
@@ -85,4 +80,36 @@ func Message(in *mailbox.Incoming, mesh string) *render.Message {
 		msg.Target = in.Target
 	}
 	return msg
+}
+
+// Count says how many messages there are: "2 peer messages".
+func (b *Batch) Count() string { return b.count("peer message") }
+
+func (b *Batch) count(what string) string {
+	if n := len(b.Messages) + b.Rest; n != 1 {
+		return fmt.Sprintf("%d %ss", n, what)
+	}
+	return "1 " + what
+}
+
+// Senders says who has written: "2 from bob/web, 1 from carol/api (urgent)".
+func (b *Batch) Senders() string { return strings.Join(b.senders(), ", ") }
+
+// StatusLine is an agent's meshes, how many peers are online there and how much
+// is unread: "acme · 3 online · 2 unread"; "" for one in no mesh.
+func StatusLine(a *mailbox.Agent, unread int) string {
+	served := a.Server.Alive()
+	var parts []string
+	for _, s := range a.Seats {
+		state := "offline"
+		if s.Online && served {
+			state = fmt.Sprintf("%d online", s.Peers)
+		}
+		parts = append(parts, render.Inline(s.Name, 40)+" · "+state)
+	}
+	line := strings.Join(parts, ", ")
+	if line != "" && unread > 0 {
+		line += fmt.Sprintf(" · %d unread", unread)
+	}
+	return line
 }

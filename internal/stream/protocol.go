@@ -2,7 +2,7 @@ package stream
 
 // Instruction is what the mod is to do.
 type Instruction struct {
-	Do    string `json:"do"` // socket, submit, log, status
+	Do    string `json:"do"` // socket, submit, log, status, revive
 	Path  string `json:"path,omitempty"`
 	Batch string `json:"batch,omitempty"`
 	Text  string `json:"text,omitempty"`

@@ -53,6 +53,7 @@ type Stream struct {
 	told    int64     // the newest one that the person has been told of
 	counted int64     // the newest message when a turn was begun that could not hold all
 	status  string
+	revival time.Time // when the MCP server, which has died, is started again
 	renewed time.Time
 	next    time.Time
 
@@ -164,6 +165,7 @@ func (s *Stream) Look(ctx context.Context) error {
 	if err := s.claim(ctx); err != nil || !s.claimed {
 		return err
 	}
+	s.revive(now)
 	if err := s.enter(ctx, now); err != nil {
 		return err
 	}

@@ -309,6 +309,42 @@ func TestStatus(t *testing.T) {
 }
 
 // Nothing happens before the agent's record is there and the mod has spoken, and another stream's agent is left alone.
+// The MCP server that has died is started again, once a minute, between turns.
+func TestRevive(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, mailbox.Push)
+	dead := process.Self()
+	dead.Started++
+	for _, c := range []struct {
+		name   string
+		server process.Process
+		busy   bool
+		within time.Duration
+		want   int
+	}{
+		{"it runs", process.Self(), false, time.Minute, 0},
+		{"it has ended", process.Process{}, false, time.Minute, 0},
+		{"it has just died", dead, false, 2 * time.Second, 0},
+		{"it has died", dead, false, 10 * time.Second, 1},
+		{"it was asked for", dead, false, 45 * time.Second, 0},
+		{"it did not come", dead, false, 20 * time.Second, 1},
+		{"a turn runs", dead, true, 2 * time.Minute, 0},
+		{"the turn is over", dead, false, 5 * time.Second, 1},
+	} {
+		_, err := r.box.ChangeAgent(ctx, process.Self().PID, func(a *mailbox.Agent) error { a.Server = c.server; return nil })
+		check(t, err)
+		if c.busy {
+			r.begin()
+		} else if r.busy {
+			r.complete(false)
+		}
+		r.pass(c.within)
+		if got := r.did("revive"); len(got) != c.want {
+			t.Errorf("%s: asked for %d times, want %d", c.name, len(got), c.want)
+		}
+	}
+}
+
 func TestClaim(t *testing.T) {
 	t.Parallel()
 	r := emptyRoom(t, openBox(t))

@@ -1,4 +1,4 @@
-// Package wholefile replaces small private files whole.
+// Package wholefile replaces small files whole.
 package wholefile
 
 import (
@@ -9,27 +9,28 @@ import (
 	"runtime"
 )
 
-// Replace writes a file of mode 0600 whole: a crash leaves the old one or the new
-// one. The caller holds the lock of the file, and so a temporary file that is there
-// is the rest of a crash.
-func Replace(path string, data []byte) (err error) {
-	tmp := path + ".tmp"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// Replace writes a file that is open to its owner alone: a crash leaves the old
+// one or the new one, and perhaps a file beside it whose name goes on with .tmp-.
+func Replace(path string, data []byte) error { return ReplaceAs(path, data, 0o600) }
+
+// ReplaceAs is Replace with another mode.
+func ReplaceAs(path string, data []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*") // of mode 0600
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	if err == nil && mode != 0o600 {
+		err = f.Chmod(mode)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(tmp, path)
+		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		_ = os.Remove(tmp)
+		_ = os.Remove(f.Name())
 		return err
 	}
 	return syncDir(filepath.Dir(path))

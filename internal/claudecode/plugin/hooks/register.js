@@ -76,6 +76,8 @@ async function follow($, instruction) {
       return $.ui.log(instruction.text)
     case 'status':
       return $.ui.status(instruction.text || undefined)
+    case 'revive':
+      return revive($)
   }
 }
 
@@ -134,6 +136,14 @@ async function ask($, tool, args) {
     }
   } finally {
     now.asking--
+  }
+}
+
+// revive starts our MCP server again, which has died. Where nobody sits at the session a call does that.
+async function revive($) {
+  for (const server of servers) {
+    if ((await ask($, 'list_peers', {})) !== undefined) return
+    await $.command.run({ command: 'mcp', args: `reconnect ${server}` })
   }
 }
 
