@@ -44,9 +44,11 @@ type Event struct {
 	Subagent string `json:"agent_id"`          // it happened inside this one
 	Kind     string `json:"notification_type"` // of Notification
 	Prompt   string `json:"prompt"`            // of UserPromptSubmit
+	Turn     string `json:"prompt_id"`         // its own id of the turn; a prompt that is typed into one has that of it
 	// Transcript is the file of the conversation, a line of JSON for each thing in it.
 	Transcript string `json:"transcript_path"`
 	Attended   string `json:"-"` // 1: a person is there; 0: none; "": not known
+	queued     bool   // a prompt that is typed while a turn runs: the person may yet take it back
 }
 
 // ReadEvent reads an event, at most 1 MiB of JSON.
@@ -78,6 +80,16 @@ func (e *Event) note(a *mailbox.Agent, now int64) (changed bool) {
 	}
 	if status := e.status(); status != "" && a.Status != status {
 		a.Status, changed = status, true
+	}
+	if e.Turn != "" && a.Turn != e.Turn {
+		a.Turn, changed = e.Turn, true
+	}
+	if e.Name == UserPromptSubmit && strings.HasPrefix(e.Prompt, taskNotice) {
+		for i := range a.Shown { // the turn that a waiter began
+			if s := &a.Shown[i]; s.Turn == "" && pathOf(s.Holder) == mailbox.ByRewake {
+				s.Turn, changed = e.Turn, true
+			}
+		}
 	}
 	if now-a.Hooks > stampEvery || a.Hooks > now {
 		a.Hooks, changed = now, true
@@ -123,10 +135,12 @@ func (e *Event) proves(s *mailbox.Shown) verdict {
 		return read
 	case e.Name != UserPromptSubmit:
 		return unknown
+	case e.queued:
+		return unknown
 	case !s.Opens || answered(e.Transcript, s.At):
 		return read
-	case strings.HasPrefix(e.Prompt, taskNotice) && pathOf(s.Holder) == mailbox.ByRewake:
-		return unknown // this may be the turn that it began
+	case s.Turn == "" && pathOf(s.Holder) == mailbox.ByRewake:
+		return unknown // this is the turn that it began, or that turn is still to come
 	}
 	return lost
 }

@@ -45,10 +45,11 @@ func (c *Courier) Hook(ctx context.Context, e Event, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	e.queued = e.Name == UserPromptSubmit && e.Turn != "" && e.Turn == a.Turn
 	if a, err = c.observe(ctx, a, &e); err != nil {
 		return err
 	}
-	if a.Mod.Alive() { // it brings everything in
+	if a.Mod.Alive() || e.queued { // the mod brings everything in; the running turn's other events do
 		return nil
 	}
 	switch a.Mode {
@@ -253,7 +254,11 @@ func (c *Courier) bodies(ctx context.Context, a mailbox.Agent, least wire.Priori
 // printed is not recorded and goes back, so that no later event takes it for read.
 func (c *Courier) show(ctx context.Context, b *Batch, e *Event, print func(*mailbox.Agent) error) error {
 	_, err := c.Box.ChangeAgent(ctx, c.pid, func(a *mailbox.Agent) error {
-		a.Shown = append(a.Shown, c.shown(b, cmp.Or(a.Session, e.Session), e.Name == UserPromptSubmit || c.Path == mailbox.ByRewake)...)
+		shown := mailbox.Shown{Session: cmp.Or(a.Session, e.Session), Turn: e.Turn, Opens: e.Name == UserPromptSubmit}
+		if c.Path == mailbox.ByRewake { // what it waited after is over
+			shown.Turn, shown.Opens = "", true
+		}
+		a.Shown = append(a.Shown, c.shown(b, shown)...)
 		return print(a)
 	})
 	if err == nil {
@@ -263,13 +268,14 @@ func (c *Courier) show(ctx context.Context, b *Batch, e *Event, print func(*mail
 }
 
 // shown is a batch as the record keeps it, by mesh.
-func (c *Courier) shown(b *Batch, session string, opens bool) (all []mailbox.Shown) {
+func (c *Courier) shown(b *Batch, how mailbox.Shown) (all []mailbox.Shown) {
 	for i := range b.Messages {
 		m := &b.Messages[i]
 		at := slices.IndexFunc(all, func(s mailbox.Shown) bool { return s.Mesh == m.Mesh })
 		if at < 0 {
 			at = len(all)
-			all = append(all, mailbox.Shown{Holder: c.holder, Mesh: m.Mesh, Session: session, At: c.now().UnixMilli(), Opens: opens})
+			how.Holder, how.Mesh, how.At = c.holder, m.Mesh, c.now().UnixMilli()
+			all = append(all, how)
 		}
 		all[at].Numbers = append(all[at].Numbers, m.Number)
 	}

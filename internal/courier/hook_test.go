@@ -350,3 +350,18 @@ func TestReadEvent(t *testing.T) {
 		}
 	}
 }
+
+// A prompt that is typed into a running turn proves nothing of what came with
+// it, and takes nothing in: it may be taken back.
+func TestPromptTypedIntoATurn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.receive(wire.PriorityNext)
+	w.has(w.hook(courier.Event{Name: courier.UserPromptSubmit, Turn: "t1"}), first)
+	second := w.receive(wire.PriorityNext)
+	w.equal(w.hook(courier.Event{Name: courier.UserPromptSubmit, Turn: "t1"}), "")
+	w.equal(w.owed(), "")
+	w.equal(w.free(), second+";")
+	w.has(w.hook(courier.Event{Name: courier.Stop, Turn: "t1"}), second)
+	w.equal(w.owed(), first+";")
+}

@@ -100,6 +100,25 @@ func TestWaiterWakes(t *testing.T) {
 	})
 }
 
+// A prompt that the person enters just then has its turn before the one that
+// the waiter began: it proves nothing of what is still to be shown.
+func TestWaiterWakesAsAPromptIsEntered(t *testing.T) {
+	inBubble(t, func(w *world) {
+		n := w.wait(atStop, os.Getpid())
+		text := w.receive(wire.PriorityNext)
+		w.has(n.ended(), text)
+		w.equal(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "hello", Turn: "t1"}), "")
+		w.equal(w.free(), "") // still held
+		w.equal(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "<task-notification>", Turn: "t2"}), "")
+		w.equal(w.free(), "")
+		// Its turn has come, and was broken off before an answer.
+		w.has(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "go on", Turn: "t3"}), text)
+		w.equal(w.owed(), "")
+		w.hook(courier.Event{Name: courier.Stop, Turn: "t3"})
+		w.equal(w.owed(), text+";")
+	})
+}
+
 func TestWaiterCoalesces(t *testing.T) {
 	inBubble(t, func(w *world) {
 		n := w.wait(atStop, os.Getpid())

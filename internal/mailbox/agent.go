@@ -82,6 +82,7 @@ type Agent struct {
 	Cwd             string `json:"cwd,omitempty"`
 	Version         string `json:"version,omitempty"` // of the agent
 	Mode            Mode   `json:"mode"`
+	Turn            string `json:"turn,omitempty"`     // its own id of its turn, the last that a hook saw
 	Attended        bool   `json:"attended,omitempty"` // a person sits before it
 	Status          string `json:"status,omitempty"`   // idle or working, as couriers have seen it; "" unknown
 	DND             bool   `json:"dnd,omitempty"`      // only messages of priority now may enter
@@ -117,6 +118,7 @@ type Shown struct {
 	Numbers []int64 `json:"numbers"`
 	Session string  `json:"session"` // the agent's; "" was not known
 	At      int64   `json:"at"`
+	Turn    string  `json:"turn,omitempty"`  // the agent's id of the turn that it came with; "" has not begun, or was not known
 	Opens   bool    `json:"opens,omitempty"` // it came with a prompt, which is taken back when it is broken off before an answer
 }
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import fs from 'node:fs'
 import path from 'node:path'
 import { findText } from './find.mjs'
+import { ModelServer } from './model-server.mjs'
 import { Peer } from './peer.mjs'
 import { Stage } from './stage.mjs'
 import { until } from './util.mjs'
@@ -20,6 +21,8 @@ export class Scene {
     Object.assign(this, { way, stage: new Stage(), sent: [] })
   }
   async open() {
+    this.model = new ModelServer()
+    await this.model.listen()
     await this.stage.startBroker()
     this.peer = await new Peer(await this.stage.member('alice')).open()
     const tools = ['check_messages', 'list_peers'].map(t => this.tool(t))
@@ -32,13 +35,14 @@ export class Scene {
   async close() {
     await this.peer?.close()
     await this.stage.close()
+    await this.model?.close()
   }
   describe() { return this.b?.describe() }
   tool(name) { return `mcp__${this.way.server.replaceAll(':', '_')}__${name}` }
 
   /** Starts the session, or the one that goes on with it. */
   async start(...args) {
-    this.b = await this.stage[this.way.kind](this.room, { args, model: this.b?.model })
+    this.b = await this.stage[this.way.kind](this.room, { args, model: this.model })
     await this.b.waitServer(this.way.server)
     await this.ready()
   }
@@ -68,7 +72,7 @@ export class Scene {
   /** Scripts what the model does upon a text, and returns the step's name. */
   step(tail, reply) {
     const name = this.name('step')
-    this.b.model.add({ name, when: { tail: RegExp.escape?.(tail) ?? tail.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&') }, ...reply })
+    this.model.add({ name, when: { tail: RegExp.escape?.(tail) ?? tail.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&') }, ...reply })
     return name
   }
   /** A person says something. */
@@ -103,14 +107,21 @@ export class Scene {
     this.once(m)
     return hit
   }
-  once(...all) { assert.deepEqual(all.map(m => [m.key, this.b.countText(m.key)]), all.map(m => [m.key, 1])) }
+  once(...all) {
+    for (const { key } of all) assert.equal(this.b.countText(key), 1, `${key} entered ${this.b.countText(key)} times:\n${this.trace(key)}`)
+  }
+  /** In which requests a text came new, for a person to read. */
+  trace(key) {
+    const hits = this.requests().filter(e => e.tail.includes(key))
+    return hits.map(e => `request ${e.seq} of ${e.session}: ${e.tail.slice(0, 200)} ... ${e.tail.slice(Math.max(0, e.tail.indexOf(key) - 300), e.tail.indexOf(key) + 100)}`).join('\n---\n')
+  }
   /** All that was ever written has entered once, also after another turn. */
   async allOnce() {
     await this.say('the last')
     this.once(...this.sent)
   }
-  requests() { return this.b.model.log.filter(e => e.kind === 'main') }
-  found(text) { return findText(this.b.model.log, text) }
+  requests() { return this.model.log.filter(e => e.kind === 'main') }
+  found(text) { return findText(this.model.log, text) }
 }
 
 /** The text stands in one frame of ours, behind the notice. */

@@ -19,7 +19,7 @@ export class Stage {
   async startBroker() {
     const log = fs.openSync(path.join(this.dir, 'broker.log'), 'a')
     const broker = this.broker = spawn(path.join(meshBin, 'claudemesh-broker'),
-      ['--db', path.join(this.dir, 'mesh.db'), '--listen', this.address, '--open'], { stdio: ['ignore', 'pipe', log] })
+      ['--db', path.join(this.dir, 'mesh.db'), '--listen', this.address, '--open', '--sends-per-minute', '6000', '--send-burst', '200'], { stdio: ['ignore', 'pipe', log] })
     fs.closeSync(log)
     broker.ended = new Promise(ok => broker.on('close', ok))
     let out = ''
