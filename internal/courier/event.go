@@ -1,6 +1,7 @@
 package courier
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -87,7 +88,7 @@ func (e *Event) note(a *mailbox.Agent, now int64) (changed bool) {
 	if e.Name == UserPromptSubmit && strings.HasPrefix(e.Prompt, taskNotice) {
 		for i := range a.Shown { // the turn that a waiter began
 			if s := &a.Shown[i]; s.Turn == "" && pathOf(s.Holder) == mailbox.ByRewake {
-				s.Turn, changed = e.Turn, true
+				s.Turn, changed = cmp.Or(e.Turn, "unnamed"), true
 			}
 		}
 	}
@@ -127,8 +128,15 @@ const taskNotice = "<task-notification>"
 // between, or the conversation is gone. When the person breaks a turn off before
 // the model has answered, no event tells, and the agent takes the prompt back
 // with all that came with it: the next prompt finds out from the transcript.
-func (e *Event) proves(s *mailbox.Shown) verdict {
+// What a waiter has printed lies in the agent's queue until its turn begins,
+// also when the conversation is cleared meanwhile.
+func (e *Event) proves(s *mailbox.Shown, now int64) verdict {
 	switch {
+	case s.Turn == "" && pathOf(s.Holder) == mailbox.ByRewake:
+		if now > s.At+heldFor.Milliseconds() { // it was not heeded
+			return lost
+		}
+		return unknown
 	case e.Name == SessionEnd, e.Name == SessionStart && e.Source == "clear", s.Session != "" && s.Session != e.Session:
 		return lost
 	case e.Name == PostToolBatch || e.Name == Stop:
@@ -139,8 +147,6 @@ func (e *Event) proves(s *mailbox.Shown) verdict {
 		return unknown
 	case !s.Opens || answered(e.Transcript, s.At):
 		return read
-	case s.Turn == "" && pathOf(s.Holder) == mailbox.ByRewake:
-		return unknown // this is the turn that it began, or that turn is still to come
 	}
 	return lost
 }

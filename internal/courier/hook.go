@@ -112,7 +112,7 @@ func (c *Courier) settle(ctx context.Context, a *mailbox.Agent, e *Event) (settl
 		if path != mailbox.ByHooks && path != mailbox.ByRewake {
 			continue
 		}
-		switch e.proves(s) {
+		switch e.proves(s, c.now().UnixMilli()) {
 		case read:
 			err, proven = c.markRead(ctx, a, s), append(proven, path)
 		case lost:

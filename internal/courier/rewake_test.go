@@ -101,21 +101,38 @@ func TestWaiterWakes(t *testing.T) {
 }
 
 // A prompt that the person enters just then has its turn before the one that
-// the waiter began: it proves nothing of what is still to be shown.
+// the waiter began: it proves nothing of what is still to be shown. Nor does the
+// end of the conversation: the next one is woken with it.
 func TestWaiterWakesAsAPromptIsEntered(t *testing.T) {
 	inBubble(t, func(w *world) {
 		n := w.wait(atStop, os.Getpid())
 		text := w.receive(wire.PriorityNext)
 		w.has(n.ended(), text)
 		w.equal(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "hello", Turn: "t1"}), "")
+		w.hook(courier.Event{Name: courier.Stop, Turn: "t1"})
+		w.hook(courier.Event{Name: courier.SessionEnd, Turn: "t1"})
+		w.hook(courier.Event{Name: courier.SessionStart, Source: "clear", Session: "s2"})
 		w.equal(w.free(), "") // still held
-		w.equal(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "<task-notification>", Turn: "t2"}), "")
+		w.equal(w.owed(), "")
+		w.equal(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "<task-notification>", Turn: "t2", Session: "s2"}), "")
 		w.equal(w.free(), "")
 		// Its turn has come, and was broken off before an answer.
-		w.has(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "go on", Turn: "t3"}), text)
+		w.has(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "go on", Turn: "t3", Session: "s2"}), text)
 		w.equal(w.owed(), "")
-		w.hook(courier.Event{Name: courier.Stop, Turn: "t3"})
+		w.hook(courier.Event{Name: courier.Stop, Turn: "t3", Session: "s2"})
 		w.equal(w.owed(), text+";")
+	})
+}
+
+// What the agent never began a turn for is free again after a while.
+func TestWakeIsNotHeeded(t *testing.T) {
+	inBubble(t, func(w *world) {
+		n := w.wait(atStop, os.Getpid())
+		text := w.receive(wire.PriorityNext)
+		w.has(n.ended(), text)
+		time.Sleep(11 * time.Minute)
+		w.has(w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "hello", Turn: "t1"}), text)
+		w.equal(len(w.agent().Shown), 1)
 	})
 }
 
