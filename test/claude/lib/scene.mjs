@@ -4,7 +4,6 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { findText } from './find.mjs'
 import { ModelServer } from './model-server.mjs'
-import { Peer } from './peer.mjs'
 import { Stage } from './stage.mjs'
 import { until } from './util.mjs'
 
@@ -13,8 +12,9 @@ let count = 0
 
 export class Scene {
   /**
-   * A way in is {kind: tui or headless, room: options of Room, install(room), server, wake, asks}. `wake` is the path
-   * that the session must name before it is written to. `asks` is what a person does in a session that starts no turn
+   * A way in is {kind: tui or headless, room: options of Room, install(room), server, wake, enters, courier, reconnect, asks}. `wake` is the path
+   * that the session must name before it is written to, `enters` what a message looks like that has come in at an idle
+   * one. `courier` is the process that brings it in, and `reconnect` says that a person must start a dead server anew. `asks` is what a person does in a session that starts no turn
    * by itself: they say something, or ask for news, upon which the model calls check_messages.
    */
   constructor(way) {
@@ -24,7 +24,7 @@ export class Scene {
     this.model = new ModelServer()
     await this.model.listen()
     await this.stage.startBroker()
-    this.peer = await new Peer(await this.stage.member('alice')).open()
+    this.peer = await this.stage.peer('alice')
     const tools = ['check_messages', 'list_peers'].map(t => this.tool(t))
     this.room = await this.stage.member('bob', { projects: ['api'], settings: { permissions: { allow: ['Bash', ...tools] } }, ...this.way.room })
     await this.way.install(this.room)
@@ -33,7 +33,6 @@ export class Scene {
     return this
   }
   async close() {
-    await this.peer?.close()
     await this.stage.close()
     await this.model?.close()
   }

@@ -30,7 +30,7 @@ export const situations = {
   },
   async idle(s) {
     const { hit } = await single(s, 'idle')
-    if (s.way.asks !== 'tools') assert.notEqual(hit.role, 'assistant')
+    assert.match(`${hit.type} of ${hit.role}: ${hit.text}`, s.way.enters)
   },
   async draft(s) {
     const draft = s.name('my draft')

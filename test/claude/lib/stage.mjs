@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { spawn } from 'node:child_process'
+import { Peer } from './peer.mjs'
 import { Room, meshBin } from './room.mjs'
 import { Headless, Tui } from './session.mjs'
 import { until } from './util.mjs'
@@ -12,10 +13,11 @@ export class Stage {
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'mesh-'))
     this.rooms = []
     this.sessions = []
+    this.peers = []
     this.address = '127.0.0.1:0'
   }
 
-  /** Starts the broker; a second time, after killBroker, on the same file and port. */
+  /** Starts the broker, which lets a member send a burst; a second time, after killBroker, on the same file and port. */
   async startBroker() {
     const log = fs.openSync(path.join(this.dir, 'broker.log'), 'a')
     const broker = this.broker = spawn(path.join(meshBin, 'claudemesh-broker'),
@@ -47,6 +49,13 @@ export class Stage {
     return room
   }
 
+  /** A member without Claude Code, whom the test speaks for. */
+  async peer(name) {
+    const peer = new Peer(await this.member(name))
+    this.peers.push(peer)
+    return peer.open()
+  }
+
   /** Sessions; options: steps of the script, args and env of claude, project, and model, to go on with that of an earlier session. */
   tui(room, options) { return this.open(new Tui(room, options)) }
   headless(room, options) { return this.open(new Headless(room, options)) }
@@ -57,7 +66,7 @@ export class Stage {
 
   /** Ends everything. KEEP_ROOMS=1 leaves the directories, with debug logs and transcripts. */
   async close() {
-    await Promise.allSettled(this.sessions.map(s => s.close()))
+    await Promise.allSettled([...this.sessions, ...this.peers].map(s => s.close()))
     await this.killBroker()
     if (process.env.KEEP_ROOMS) return console.log(`kept ${this.dir}`)
     for (const r of this.rooms) r.remove()

@@ -22,14 +22,17 @@ async function withoutWaiter(room) {
   room.write(file, { hooks })
 }
 
+const mod = { install: installPlugin, server: plugin, wake: 'mod', courier: /session-stream$/, enters: /^text of user: The claudemesh plugin sent a message:\n<peer-message/ }
 const ways = {
-  mod: { kind: 'tui', install: installPlugin, server: plugin, wake: 'mod', courier: /session-stream$/ },
-  'mod, headless': { kind: 'headless', install: installPlugin, server: plugin, wake: 'mod', courier: /session-stream$/ },
-  rewake: { kind: 'tui', install: installPlugin, server: plugin, room: noMods, wake: 'rewake', courier: /hook rewake$/, reconnect: true },
-  hooks: { kind: 'tui', install: withoutWaiter, server: plugin, asks: 'prompt', reconnect: true },
-  tools: { kind: 'tui', install: room => room.addServer(), server: 'claudemesh', asks: 'tools', reconnect: true },
+  mod: { ...mod, kind: 'tui' },
+  'mod, headless': { ...mod, kind: 'headless' },
+  rewake: {
+    kind: 'tui', install: installPlugin, room: noMods, server: plugin, reconnect: true, wake: 'rewake', courier: /hook rewake$/,
+    enters: /^text of user: .*SYSTEM NOTIFICATION - NOT USER INPUT/s,
+  },
+  hooks: { kind: 'tui', install: withoutWaiter, server: plugin, reconnect: true, asks: 'prompt', enters: /^text of system: .*UserPromptSubmit hook additional context/s },
+  tools: { kind: 'tui', install: room => room.addServer(), server: 'claudemesh', reconnect: true, asks: 'tools', enters: /^tool_result/ },
 }
-
 const chosen = process.env.WAYS?.split('|') ?? Object.keys(ways) // some of them, while one is at work on these
 
 const table = new Table('Paths into a session, by what the session was doing', [...Object.keys(ways), 'channel'], Object.keys(situations))
@@ -41,6 +44,10 @@ for (const name of ['hooks', 'tools']) table.explained(name, 'courier killed', '
 
 test('paths', { concurrency: 2 }, t => Promise.all(Object.entries(ways).filter(([name]) => chosen.includes(name)).map(([name, way]) => t.test(name, t => live(t, name, way)))))
 if (!process.env.WAYS) test('no cell is open', () => assert.deepEqual(table.open(), []))
+test('the limits are named in the documentation', () => {
+  const text = fs.readFileSync(new URL('../../../docs/claude-code.md', import.meta.url), 'utf8')
+  for (const limit of table.limits) assert.ok(text.includes(`**${limit}.**`), limit)
+})
 
 /** Leads one session through all situations; after one that failed, a new one. */
 async function live(t, name, way) {
@@ -49,7 +56,6 @@ async function live(t, name, way) {
   try {
     for (const [situation, happens] of Object.entries(situations)) {
       if (table.has(name, situation)) continue
-      if (process.env.ONLY && !new RegExp(process.env.ONLY).test(situation)) continue
       await table.cell(name, situation, async t => {
         try {
           scene ??= await new Scene(way).open()
