@@ -15,6 +15,11 @@ import (
 const (
 	// coalesce is how long a message waits for others that come in the same turn.
 	coalesce = 250 * time.Millisecond
+	// endFor is how long an agent may go on behind the event that ends its turn:
+	// what the person has entered meanwhile comes first, /clear among it.
+	endFor = 5 * time.Second
+	// endEvery is how often is looked whether it still does.
+	endEvery = 50 * time.Millisecond
 	// startFor is how long a waiter waits for the agent's MCP server to register it.
 	startFor = 10 * time.Second
 	// lookEvery is how often a waiter looks whether the agent still runs: its
@@ -61,7 +66,7 @@ func (c *Courier) Wait(ctx context.Context, e Event, out io.Writer) (woken bool,
 			late.Stop()
 		}
 		if !w.since.IsZero() {
-			ripe.Reset(coalesce - w.now().Sub(w.since))
+			ripe.Reset(max(coalesce-w.now().Sub(w.since), endEvery))
 		}
 		select {
 		case <-hints:
@@ -145,7 +150,7 @@ func (w *waiter) claim(a *mailbox.Agent) error {
 func (w *waiter) wanted(a *mailbox.Agent) bool { return a.Mode == mailbox.Push && !a.Mod.Alive() }
 
 // ready reports whether what waits may enter: at once when it is urgent, else
-// when nothing more is likely to come with it.
+// when nothing more is likely to come with it; never into what the agent still does.
 func (w *waiter) ready(b *Batch) bool {
 	if len(b.Messages) == 0 {
 		w.since = time.Time{}
@@ -155,7 +160,11 @@ func (w *waiter) ready(b *Batch) bool {
 		w.since = w.now()
 	}
 	urgent := slices.ContainsFunc(b.Messages, func(m mailbox.Incoming) bool { return m.Priority == wire.PriorityNow })
-	return urgent || w.now().Sub(w.since) >= coalesce
+	waited := w.now().Sub(w.since)
+	if status, _ := saysOf(w.event.Transcript, w.pid); status == "busy" && waited < endFor {
+		return false
+	}
+	return urgent || waited >= coalesce
 }
 
 // wake takes what waits and prints it, unless a turn has begun meanwhile.

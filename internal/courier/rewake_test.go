@@ -124,6 +124,38 @@ func TestWaiterWakesAsAPromptIsEntered(t *testing.T) {
 	})
 }
 
+// Behind the event that ends a turn the agent may have more to do: a prompt or
+// a /clear that was entered meanwhile. It says so itself.
+func TestWaiterWaitsForWhatWasEntered(t *testing.T) {
+	inBubble(t, func(w *world) {
+		dir := w.TempDir()
+		w.check(os.Mkdir(dir+"/sessions", 0o700))
+		says := func(text string) {
+			w.Helper()
+			w.check(os.WriteFile(fmt.Sprintf("%s/sessions/%d.json", dir, os.Getpid()), []byte(text), 0o600))
+		}
+		e := atStop
+		e.Transcript = dir + "/projects/web/s1.jsonl"
+		says(`{"status":"busy","statusUpdatedAt":5}`)
+		n := w.wait(e, os.Getpid())
+		text := w.receive(wire.PriorityNow)
+		n.running()
+		w.has(w.free(), text)
+		says(`{"status":"idle","statusUpdatedAt":6}`)
+		w.has(n.ended(), text)
+
+		says(`{"status":"busy","statusUpdatedAt":5}`)
+		w.change(func(a *mailbox.Agent) { a.Status = courier.Idle })
+		n = w.wait(e, os.Getpid())
+		text = w.receive(wire.PriorityNow)
+		begin := time.Now()
+		w.has(n.ended(), text) // it does not say so for ever
+		if d := time.Since(begin); d != 5*time.Second {
+			w.Errorf("woken after %s", d)
+		}
+	})
+}
+
 // What the agent never began a turn for is free again after a while.
 func TestWakeIsNotHeeded(t *testing.T) {
 	inBubble(t, func(w *world) {
