@@ -99,6 +99,11 @@ export class Tui extends Session {
   async enter(text) {
     await until(() => { this.keys('Enter'); return until(() => this.draft() !== text, { timeoutMs: 1000 }).catch(() => false) }, { what: () => `${text} to be entered\n${this.describe()}` })
   }
+  /** Breaks the running turn off. */
+  async interrupt() {
+    this.keys('Escape')
+    await this.waitScreen(/Interrupted/)
+  }
   /** Leaves it as a person does. */
   async leave() {
     await this.prompt('/exit')
@@ -128,6 +133,12 @@ export class Headless extends Session {
   }
   describe() { return `exit ${this.code}\n${this.stderr}${this.events.slice(-5).map(e => JSON.stringify(e).slice(0, 300)).join('\n')}` }
   async prompt(text) { this.child.stdin.write(JSON.stringify({ type: 'user', message: { role: 'user', content: text } }) + '\n') }
+  /** Breaks the running turn off. */
+  async interrupt() {
+    const id = `interrupt-${++count}`
+    this.child.stdin.write(JSON.stringify({ type: 'control_request', request_id: id, request: { subtype: 'interrupt' } }) + '\n')
+    await until(() => this.events.some(e => e.type === 'control_response' && e.response.request_id === id), { what: () => `the interruption\n${this.describe()}` })
+  }
   /** Ends the input, upon which the session ends by itself; resolves with its exit code. */
   finish() { this.child.stdin.end(); return this.ended }
   leave() { return this.finish() }

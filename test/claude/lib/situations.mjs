@@ -122,8 +122,7 @@ export const situations = {
   async Esc(s) {
     await s.b.waitStep(await s.say('think', slow))
     const m = await s.deliver('esc')
-    s.b.keys('Escape')
-    await s.b.waitScreen(/Interrupted/)
+    await s.b.interrupt()
     if (s.way.asks === 'tools') await s.fetch()
     else await s.say('go on')
     await s.arrived(m)

@@ -20,6 +20,7 @@ async function onMod(stage, options = {}, open = 'tui') {
 
 /** Waits until others can see that the mod wakes bob. */
 const bound = (room, name = 'bob/api', wake = 'mod') => until(async () => (await room.meshJson(['peers'])).some(p => p.name === name && (!wake || p.wake === wake)), { what: `${name} to be there` })
+
 /** Another turn, whose request carries all that came before. */
 async function another(b) {
   await b.prompt('and again')

@@ -39,7 +39,7 @@ const table = new Table('Paths into a session, by what the session was doing', [
 after(() => console.log(`\n${table}\n`))
 
 for (const name of Object.keys(situations)) table.explained('channel', name, 'Channels need the vendor\'s servers')
-for (const name of ['draft', 'dialog', 'Esc', '/clear']) table.explained('mod, headless', name, 'A headless session has nobody at the keys')
+for (const name of ['draft', 'dialog']) table.explained('mod, headless', name, 'A headless session has no prompt box and no dialogs')
 for (const name of ['hooks', 'tools']) table.explained(name, 'courier killed', 'Hooks and tools leave no process')
 
 test('paths', { concurrency: 2 }, t => Promise.all(Object.entries(ways).filter(([name]) => chosen.includes(name)).map(([name, way]) => t.test(name, t => live(t, name, way)))))
