@@ -21,7 +21,7 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-const ofSession = `{"session_id":"s1","hook_event_name":"Stop","cwd":"/w","prompt_id":"p"}`
+const ofSession = `{"session_id":"s1","hook_event_name":"Stop","cwd":"/w"}`
 
 // desk is a config directory with a mailbox, and this process as the agent that hooks serve.
 type desk struct {
