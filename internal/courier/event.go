@@ -88,7 +88,7 @@ func (e *Event) note(a *mailbox.Agent, now int64) (changed bool) {
 	if e.Name == UserPromptSubmit && strings.HasPrefix(e.Prompt, taskNotice) {
 		for i := range a.Shown { // the turn that a waiter began
 			if s := &a.Shown[i]; s.Turn == "" && pathOf(s.Holder) == mailbox.ByRewake {
-				s.Turn, changed = cmp.Or(e.Turn, "unnamed"), true
+				s.Turn, s.Session, changed = cmp.Or(e.Turn, "unnamed"), e.Session, true
 			}
 		}
 	}
@@ -119,6 +119,7 @@ const (
 	unknown verdict = iota
 	read
 	lost
+	carried // into the conversation that follows
 )
 
 // taskNotice begins the prompt of a turn that a waiter's end began.
@@ -129,14 +130,20 @@ const taskNotice = "<task-notification>"
 // the model has answered, no event tells, and the agent takes the prompt back
 // with all that came with it: the next prompt finds out from the transcript.
 // What a waiter has printed lies in the agent's queue until its turn begins,
-// also when the conversation is cleared meanwhile.
+// also when the conversation is cleared meanwhile, be it that its prompt was
+// told of before.
 func (e *Event) proves(s *mailbox.Shown, now int64) verdict {
 	switch {
 	case s.Turn == "" && pathOf(s.Holder) == mailbox.ByRewake:
-		if now > s.At+heldFor.Milliseconds() { // it was not heeded
+		switch {
+		case (e.Name == PostToolBatch || e.Name == Stop) && noticed(e.Transcript, s.At):
+			return read
+		case now > s.At+heldFor.Milliseconds(): // it was not heeded
 			return lost
 		}
 		return unknown
+	case e.Name == SessionEnd && pathOf(s.Holder) == mailbox.ByRewake && !noticed(e.Transcript, s.At):
+		return carried
 	case e.Name == SessionEnd, e.Name == SessionStart && e.Source == "clear", s.Session != "" && s.Session != e.Session:
 		return lost
 	case e.Name == PostToolBatch || e.Name == Stop:

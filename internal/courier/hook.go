@@ -82,7 +82,7 @@ func Sweep(ctx context.Context, box mailbox.Mailbox) error {
 // observe brings the record up to date with an event, and settles what was
 // shown before it. Most events change nothing and cost no write.
 func (c *Courier) observe(ctx context.Context, a mailbox.Agent, e *Event) (mailbox.Agent, error) {
-	settled, proven, err := c.settle(ctx, &a, e)
+	settled, err := c.settle(ctx, &a, e)
 	if err != nil {
 		return a, err
 	}
@@ -92,40 +92,48 @@ func (c *Courier) observe(ctx context.Context, a mailbox.Agent, e *Event) (mailb
 	}
 	return c.Box.ChangeAgent(ctx, c.pid, func(a *mailbox.Agent) error {
 		e.note(a, now)
-		a.Shown = slices.DeleteFunc(a.Shown, func(s mailbox.Shown) bool { return slices.Contains(settled, s.Holder) })
-		for _, path := range proven {
-			if a.Proven == nil {
-				a.Proven = map[mailbox.Path]int64{}
+		a.Shown = slices.DeleteFunc(a.Shown, func(s mailbox.Shown) bool {
+			v := settled[s.Holder]
+			return v == read || v == lost
+		})
+		for i := range a.Shown {
+			if s := &a.Shown[i]; settled[s.Holder] == carried {
+				s.Turn, s.Session = "", ""
 			}
-			a.Proven[path] = now
+		}
+		for holder, v := range settled {
+			if v == read {
+				a.Prove(pathOf(holder), now)
+			}
 		}
 		return nil
 	})
 }
 
 // settle marks read what the event proves to be read, and puts back what is
-// lost. It returns the holders that are done with, and the paths that are proven.
-func (c *Courier) settle(ctx context.Context, a *mailbox.Agent, e *Event) (settled []string, proven []mailbox.Path, err error) {
+// lost. It returns what it proves, by holder.
+func (c *Courier) settle(ctx context.Context, a *mailbox.Agent, e *Event) (settled map[string]verdict, err error) {
+	settled = map[string]verdict{}
 	for i := range a.Shown {
 		s := &a.Shown[i]
-		path := pathOf(s.Holder)
-		if path != mailbox.ByHooks && path != mailbox.ByRewake {
+		if path := pathOf(s.Holder); path != mailbox.ByHooks && path != mailbox.ByRewake {
 			continue
 		}
-		switch e.proves(s, c.now().UnixMilli()) {
+		v := e.proves(s, c.now().UnixMilli())
+		switch v {
+		case unknown:
+			continue
 		case read:
-			err, proven = c.markRead(ctx, a, s), append(proven, path)
+			err = c.markRead(ctx, a, s)
 		case lost:
 			err = c.Box.Release(ctx, s.Holder, s.Numbers)
-		default:
-			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		settled = append(settled, s.Holder)
+		settled[s.Holder] = v
 	}
-	return settled, proven, nil
+	return settled, nil
 }
 
 func pathOf(holder string) mailbox.Path {

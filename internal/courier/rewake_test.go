@@ -363,3 +363,24 @@ func TestUnheardWakeGoesBack(t *testing.T) {
 		w.equal(a.Waiter, process.Process{})
 	})
 }
+
+// A wake whose prompt the agent has told of may still lie in its queue when the
+// conversation is cleared: then it is read in the next one.
+func TestWakeIsCarriedOver(t *testing.T) {
+	inBubble(t, func(w *world) {
+		n := w.wait(atStop, os.Getpid())
+		text := w.receive(wire.PriorityNext)
+		w.has(n.ended(), text)
+		path := w.TempDir() + "/s2.jsonl"
+		w.hook(courier.Event{Name: courier.UserPromptSubmit, Prompt: "<task-notification>", Turn: "t2"})
+		w.hook(courier.Event{Name: courier.SessionEnd, Turn: "t2"})
+		w.hook(courier.Event{Name: courier.SessionStart, Source: "clear", Session: "s2"})
+		w.hook(courier.Event{Name: courier.Stop, Session: "s2", Turn: "t3", Transcript: path})
+		w.equal(w.free(), "") // nobody else brings it in
+		w.equal(w.owed(), "")
+		line := fmt.Sprintf(`{"type":"user","timestamp":%q,"message":{"content":"<task-notification> ..."}}`+"\n", time.Now().UTC().Format(time.RFC3339Nano))
+		w.check(os.WriteFile(path, []byte(line), 0o600))
+		w.hook(courier.Event{Name: courier.Stop, Session: "s2", Turn: "t4", Transcript: path})
+		w.equal(w.owed(), text+";")
+	})
+}

@@ -19,6 +19,21 @@ var interrupted = []byte("[Request interrupted by user")
 // model has answered, or the turn was broken off and stays. What cannot be read
 // says nothing, and what was shown then is shown again.
 func answered(path string, at int64) bool {
+	return since(path, at, func(kind string, line []byte) bool {
+		return kind == "assistant" || kind == "user" && bytes.Contains(line, interrupted)
+	})
+}
+
+// noticed reports whether what a waiter printed after a time has entered a conversation.
+func noticed(path string, at int64) bool {
+	return since(path, at, func(kind string, line []byte) bool {
+		return kind == "user" && bytes.Contains(line, []byte(taskNotice))
+	})
+}
+
+// since reports whether a conversation has a line after a time (Unix ms) that is
+// as is says of its kind and text.
+func since(path string, at int64, is func(kind string, line []byte) bool) bool {
 	f, err := os.Open(path)
 	if err != nil {
 		return false
@@ -38,10 +53,7 @@ func answered(path string, at int64) bool {
 			Time      time.Time `json:"timestamp"`
 			Sidechain bool      `json:"isSidechain"` // a subagent's
 		}
-		if json.Unmarshal(line, &entry) != nil || entry.Sidechain || entry.Time.UnixMilli() < at {
-			continue
-		}
-		if entry.Type == "assistant" || entry.Type == "user" && bytes.Contains(line, interrupted) {
+		if json.Unmarshal(line, &entry) == nil && !entry.Sidechain && entry.Time.UnixMilli() >= at && is(entry.Type, line) {
 			return true
 		}
 	}

@@ -145,6 +145,14 @@ func (a *Agent) Seat(mesh wire.ID) *AgentSeat {
 	return &a.Seats[i]
 }
 
+// Prove notes that a message has entered by a path.
+func (a *Agent) Prove(by Path, at int64) {
+	if a.Proven == nil {
+		a.Proven = map[Path]int64{}
+	}
+	a.Proven[by] = at
+}
+
 // Wake returns the best path by which a message can enter now.
 func (a *Agent) Wake() Path {
 	switch {

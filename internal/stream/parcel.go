@@ -125,12 +125,7 @@ func (s *Stream) shown(ctx context.Context, p *parcel) {
 			return
 		}
 		at := s.now().UnixMilli()
-		s.note(func(a *mailbox.Agent) {
-			if a.Proven == nil {
-				a.Proven = map[mailbox.Path]int64{}
-			}
-			a.Proven[mailbox.ByMod] = at
-		})
+		s.note(func(a *mailbox.Agent) { a.Prove(mailbox.ByMod, at) })
 	}
 	s.forget(p)
 }
