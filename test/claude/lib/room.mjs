@@ -75,6 +75,8 @@ export class Room {
   status() { return this.meshJson(['status']) }
   /** The tools without the plugin, as `claude mcp add` registers them. */
   addServer() { return this.claude(['mcp', 'add', 'claudemesh', '--scope', 'user', '--', 'claudemesh', 'mcp']) }
+  /** Whether `claudemesh up` has been here. */
+  hasBroker() { return fs.existsSync(path.join(this.home, '.claudemesh', 'broker')) }
   installPlugin() { return this.mesh(['install', '-y']) }
 
   remove() { fs.rmSync(this.dir, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 }) }

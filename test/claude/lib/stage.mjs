@@ -33,12 +33,19 @@ export class Stage {
     await this.broker?.ended
   }
 
-  /** A room of a new member: the first founds the mesh, the others join by an invite of the first. Options as of Room. */
-  async member(name, options) {
+  /** A room of somebody who is in no mesh yet. Options as of Room. */
+  room(name, options) {
     const room = new Room(path.join(this.dir, name), options)
-    const owner = this.rooms[0]
     this.rooms.push(room)
+    return room
+  }
+
+  /** A room of a new member: the first founds the mesh, the others join by an invite of the first. */
+  async member(name, options) {
+    const room = this.room(name, options)
+    const { owner } = this
     if (!owner) {
+      this.owner = room
       await room.mesh(['new', 'acme', '--broker', this.url, '--as', name])
     } else {
       const { stdout: link } = await owner.mesh(['invite'])
@@ -47,7 +54,7 @@ export class Stage {
     return room
   }
 
-  /** Sessions; options: steps of the script, args and env of claude, project, and model, to go on with that of an earlier session. */
+  /** Sessions; options: steps of the script, args and env of claude, via, what is run in the place of claude, project, and model, to go on with that of an earlier session. */
   tui(room, options) { return this.open(new Tui(room, options)) }
   headless(room, options) { return this.open(new Headless(room, options)) }
   open(session) {
@@ -59,6 +66,7 @@ export class Stage {
   async close() {
     await Promise.allSettled(this.sessions.map(s => s.close()))
     await this.killBroker()
+    await Promise.allSettled(this.rooms.filter(r => r.hasBroker()).map(r => r.mesh(['down'])))
     if (process.env.KEEP_ROOMS) return console.log(`kept ${this.dir}`)
     for (const r of this.rooms) r.remove()
     fs.rmSync(this.dir, { recursive: true, force: true })
