@@ -1,18 +1,59 @@
-// How long a message takes from its sender to the model's request, beside Claude Code's own way between two sessions.
+// How long a message takes from its sender to the model's request, beside Claude Code's own way between sessions of
+// one machine. RUNS=50 for figures: the default shows that all arrive.
 import assert from 'node:assert/strict'
+import os from 'node:os'
 import { test } from 'node:test'
-import { measure } from '../lib/latency.mjs'
+import { interleave, table } from '../lib/latency.mjs'
+import { Mcp } from '../lib/mcp.mjs'
 import { onStage } from '../lib/stage.mjs'
 import { postToSession, until } from '../lib/util.mjs'
 
-const runs = Number(process.env.RUNS ?? 10)
+const runs = Number(process.env.RUNS ?? 5)
+const settings = { permissions: { allow: ['Bash'] } }
+const managed = { pluginConfigs: { 'cc-plugin-sec-default@builtin': { options: { allowManagedModsOnly: true } } } }
+// While it is at work the model calls one short tool after the other, until the measured text is there.
+const work = { name: 'work', times: Infinity, when: { tail: 'keep busy|still busy', notTail: 'measured:' }, tools: [{ name: 'Bash', input: { command: 'sleep 0.2; echo still busy', description: 'work' } }] }
 
-test('the inbox socket, idle', onStage(async (stage, t) => {
+test('latency beside the inbox socket', { timeout: 900_000 }, onStage(async (stage, t) => {
   const alice = await stage.member('alice')
-  const a = await stage.tui(alice)
-  const { messagingSocketPath } = await a.registered()
-  const idle = () => until(async () => (await a.registered()).status === 'idle', { what: () => `an idle session\n${a.describe()}` })
-  const got = await measure(a, runs, text => postToSession(messagingSocketPath, text), idle)
-  t.diagnostic(`inbox socket, idle: ${JSON.stringify(got)}`)
-  assert.equal(a.countText('measured 1 of'), 1)
+  const bob = await stage.member('bob', { projects: ['mod'], settings })
+  const carol = await stage.member('carol', { projects: ['rewake'], managed })
+  await Promise.all([bob.installPlugin(), carol.installPlugin()])
+  const [mod, rewake] = await Promise.all([stage.tui(bob, { steps: [work] }), stage.tui(carol)])
+  const { messagingSocketPath } = await mod.registered()
+  const sender = await new Mcp(alice).open()
+  try {
+    /** Waits until a session idles, by its own word and by its card, which names the path. */
+    const idle = (session, name, wake) => async () => {
+      await until(async () => (await session.registered()).status === 'idle', { what: () => `an idle session\n${session.describe()}` })
+      let peers
+      const listed = async () => {
+        peers = (await sender.call('list_peers', {})).peers
+        return peers.some(p => p.name === name && p.status === 'idle' && p.wake === wake)
+      }
+      await until(listed, { everyMs: 50, what: () => `${name} idle by ${wake}: ${JSON.stringify(peers)}\n${session.describe()}` })
+    }
+    const ready = idle(mod, 'bob/mod', 'mod')
+    const busy = async () => {
+      await ready()
+      const { length } = mod.model.log
+      await mod.prompt('keep busy')
+      await until(() => mod.model.log.slice(length).some(e => e.step === 'work'), { what: () => `work\n${mod.describe()}` })
+    }
+    const own = text => postToSession(messagingSocketPath, text)
+    const mesh = (to, priority) => async message => assert.equal((await sender.call('send_message', { to, message, priority })).to[0].state, 'accepted')
+    const ways = [
+      { name: 'own, idle', session: mod, ready, send: own },
+      { name: 'mod, idle, next', session: mod, ready, send: mesh('bob/mod', 'next'), beside: 'own, idle' },
+      { name: 'mod, idle, now', session: mod, ready, send: mesh('bob/mod', 'now'), beside: 'own, idle' },
+      { name: 'rewake, idle, next', session: rewake, ready: idle(rewake, 'carol/rewake', 'rewake'), send: mesh('carol/rewake', 'next'), beside: 'own, idle' },
+      { name: 'own, busy', session: mod, ready: busy, send: own },
+      { name: 'mod, busy, now', session: mod, ready: busy, send: mesh('bob/mod', 'now'), beside: 'own, busy' },
+    ]
+    await interleave(ways, runs)
+    console.log(`\nMilliseconds from the call, and from its acceptance, to the model's request; load ${os.loadavg()[0].toFixed(1)}\n\n${table(ways)}\n`)
+    for (const way of ways) assert.equal(way.called.length, runs)
+  } finally {
+    await sender.close()
+  }
 }))
