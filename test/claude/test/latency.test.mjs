@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import os from 'node:os'
 import { test } from 'node:test'
 import { interleave, table } from '../lib/latency.mjs'
-import { Mcp } from '../lib/mcp.mjs'
+import { Peer } from '../lib/peer.mjs'
 import { onStage } from '../lib/stage.mjs'
 import { postToSession, until } from '../lib/util.mjs'
 
@@ -21,14 +21,14 @@ test('latency beside the inbox socket', { timeout: 900_000 }, onStage(async (sta
   await Promise.all([bob.installPlugin(), carol.installPlugin()])
   const [mod, rewake] = await Promise.all([stage.tui(bob, { steps: [work] }), stage.tui(carol)])
   const { messagingSocketPath } = await mod.registered()
-  const sender = await new Mcp(alice).open()
+  const sender = await new Peer(alice).open()
   try {
     /** Waits until a session idles, by its own word and by its card, which names the path. */
     const idle = (session, name, wake) => async () => {
       await until(async () => (await session.registered()).status === 'idle', { what: () => `an idle session\n${session.describe()}` })
       let peers
       const listed = async () => {
-        peers = (await sender.call('list_peers', {})).peers
+        peers = (await sender.call('list_peers')).peers
         return peers.some(p => p.name === name && p.status === 'idle' && p.wake === wake)
       }
       await until(listed, { everyMs: 50, what: () => `${name} idle by ${wake}: ${JSON.stringify(peers)}\n${session.describe()}` })
@@ -41,7 +41,7 @@ test('latency beside the inbox socket', { timeout: 900_000 }, onStage(async (sta
       await until(() => mod.model.log.slice(length).some(e => e.step === 'work'), { what: () => `work\n${mod.describe()}` })
     }
     const own = text => postToSession(messagingSocketPath, text)
-    const mesh = (to, priority) => async message => assert.equal((await sender.call('send_message', { to, message, priority })).to[0].state, 'accepted')
+    const mesh = (to, priority) => async text => assert.equal((await sender.send(to, text, { priority })).to[0].state, 'accepted')
     const ways = [
       { name: 'own, idle', session: mod, ready, send: own },
       { name: 'mod, idle, next', session: mod, ready, send: mesh('bob/mod', 'next'), beside: 'own, idle' },
