@@ -18,8 +18,9 @@ async function arrival({ model, describe, name }, text) {
 /**
  * Takes each way n times, one way after the other, so that what disturbs the machine disturbs all of them. A first
  * time does not count: a session's first turns are slow.
- * A way is {name, session, ready, send, beside}: `send(text)` resolves when the text is accepted.
- * Adds to each way `called`, milliseconds from the call of send, and `accepted`, those from when it resolved.
+ * A way is {name, session, ready, send, beside}: `send(text)` resolves when the text is accepted, with the moment of
+ * the call, Unix milliseconds, where that is not the call of send. Adds to each way `called`, milliseconds from the
+ * call, and `accepted`, those from the acceptance.
  */
 export async function interleave(ways, n) {
   for (const way of ways) Object.assign(way, { called: [], accepted: [] })
@@ -27,10 +28,10 @@ export async function interleave(ways, n) {
     for (const way of ways) {
       await way.ready()
       const text = `measured: ${way.name}, ${i} of ${n}.`
-      const called = Date.now()
-      const sent = way.send(text).then(() => Date.now())
+      const begun = Date.now()
+      const sent = way.send(text).then(called => ({ called: called ?? begun, accepted: Date.now() }))
       const t = await arrival(way.session, text)
-      const accepted = await sent
+      const { called, accepted } = await sent
       if (i === 0) continue
       way.called.push(t - called)
       way.accepted.push(t - accepted)
@@ -38,7 +39,7 @@ export async function interleave(ways, n) {
   }
 }
 
-/** The table of ways; each is compared with the way that its `beside` names. */
+/** The table of ways; the p50 of each is compared with that of the way that its `beside` names. */
 export function table(ways) {
   const rows = ways.map(w => {
     const [called, accepted] = [w.called, w.accepted].map(figures)
