@@ -8,16 +8,13 @@ const send = 'mcp__plugin_claudemesh_claudemesh__send_message'
 const settings = { permissions: { allow: [send] } }
 const tell = { name: 'tell', when: { tail: 'tell api' }, tools: [{ name: send, input: { to: 'api', message: 'the schema changed' } }] }
 
-/** Waits for a peer of that label whom its module wakes, and returns its name. */
-const wakeable = (room, label) => until(async () => (await room.meshJson(['peers'])).find(p => p.name.endsWith(`/${label}`) && p.wake === 'mod')?.name, { what: `${label} to be there` })
-
 test('quickstart: from claudemesh up alone to two sessions that talk', onStage(async stage => {
   const me = stage.room('me', { projects: ['web', 'api'], settings })
   const { stdout } = await me.run(['script', '-qec', 'claudemesh up', '/dev/null'], { input: 'y\n' }) // on a terminal: it offers to install
   assert.match(stdout, /founded local/)
   assert.match(stdout, /next: start claude in two projects/)
   const [web, api] = await Promise.all([stage.tui(me, { project: 'web', steps: [tell] }), stage.tui(me, { project: 'api' })])
-  const [from] = await Promise.all([wakeable(me, 'web'), wakeable(me, 'api')])
+  const [from] = await Promise.all(['web', 'api'].map(label => me.waitPeer(label)))
   await web.prompt('tell api')
   const got = await api.waitText('the schema changed')
   assert.match(got.text, new RegExp(`<peer-message from="${from}" mesh="local"`))
@@ -46,7 +43,7 @@ test('quickstart: doctor finds nothing wrong, and proves that messages reach a s
   const alice = await stage.member('alice', { projects: ['web', 'api'] })
   await alice.installPlugin()
   const [web] = await Promise.all(['web', 'api'].map(project => stage.tui(alice, { project })))
-  await Promise.all([wakeable(alice, 'web'), wakeable(alice, 'api')])
+  await Promise.all(['web', 'api'].map(label => alice.waitPeer(label)))
   const { findings } = await alice.meshJson(['doctor'])
   assert.deepEqual(findings.filter(f => f.verdict !== 'ok'), [])
   assert.equal(findings.filter(f => f.check === 'session' && /wake it through the plugin/.test(f.text)).length, 2)

@@ -20,21 +20,19 @@ const plain = text => text.replaceAll('\\"', '"').replaceAll('\\n', '\n')
 /** What the result of send_message calls its message. */
 const sentId = text => /"id":"([^"]+)"/.exec(text)[1]
 
-/** Waits until others are told that a session can be woken by its module. */
-const wakeable = (room, name) => until(async () => (await room.meshJson(['peers'])).some(p => p.name === name && p.wake === 'mod'), { what: `${name} to be there` })
-
 /** Sessions of alice, in web, and of bob, in api, with the plugin, each known to the other. */
 async function pair(stage, kinds, steps) {
   const alice = await stage.member('alice', { settings })
   const bob = await stage.member('bob', { projects: ['api'], settings })
   await Promise.all([alice.installPlugin(), bob.installPlugin()])
   const [a, b] = await Promise.all([alice, bob].map((room, i) => stage[kinds[i]](room, { steps: steps[i] })))
-  await Promise.all([wakeable(alice, 'bob/api'), wakeable(bob, 'alice/web')])
+  await Promise.all([alice.waitPeer('bob/api'), bob.waitPeer('alice/web')])
   return { alice, bob, a, b }
 }
 
 /** A tool that runs until its project holds a file called go. */
-const work = { name: 'work', when: { tail: '"target":"bob/api"' }, tools: [{ name: 'Bash', input: { command: 'until [ -e go ]; do sleep 0.1; done', description: 'wait' } }] }
+const untilGo = { name: 'Bash', input: { command: 'until [ -e go ]; do sleep 0.1; done', description: 'wait' } }
+const work = { name: 'work', when: { tail: '"target":"bob/api"' }, tools: [untilGo] }
 const asks = send('ask', { tail: 'ask bob' }, { to: 'bob/api', message: 'which port is it?' })
 const answers = priority => send('answer', { tail: 'which port is it' }, req => ({ to: 'alice/web', message: 'it is 8443', reply_to: shownId(req), priority }))
 const unread = room => until(async () => (await room.status())[0].seats.some(s => s.unread > 0), { what: 'a message on the disk' })
