@@ -7,6 +7,7 @@ import { until } from './util.mjs'
 
 export class Peer {
   constructor(room) {
+    this.room = room
     this.calls = []
     this.server = spawn(path.join(meshBin, 'claudemesh'), ['mcp'], { cwd: room.project(), env: room.env(), stdio: ['pipe', 'pipe', 'ignore'] })
     this.ended = new Promise(ok => this.server.on('close', ok))
