@@ -9,7 +9,7 @@ import { shellQuote, until } from './util.mjs'
 
 let count = 0
 
-/** What interactive and headless sessions share. */
+/** What interactive and headless sessions share. Options as of Stage.tui, and `via`: the words of a command that becomes claude. */
 class Session {
   constructor(room, { steps = [], args = [], env = {}, via, project, model } = {}) {
     Object.assign(this, { room, env, via, cwd: room.project(project), name: `session-${++count}` })
@@ -23,7 +23,7 @@ class Session {
     await this.start()
     return this
   }
-  /** The command line: that of claude, or what stands in its place and takes its arguments. */
+  /** The command line of claude, or of what becomes it. */
   argv(args) { return this.via ? [...this.via, ...args] : this.room.claudeArgv(args) }
   /** Waits until the model was given the text, and returns where: {seq, t, where, role, type, text} of its first block. */
   waitText(text, options) {

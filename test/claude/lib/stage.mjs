@@ -54,7 +54,7 @@ export class Stage {
     return room
   }
 
-  /** Sessions; options: steps of the script, args and env of claude, via, what is run in the place of claude, project, and model, to go on with that of an earlier session. */
+  /** Sessions; options: steps of the script, args and env of claude, project, and model, to go on with that of an earlier session. */
   tui(room, options) { return this.open(new Tui(room, options)) }
   headless(room, options) { return this.open(new Headless(room, options)) }
   open(session) {
