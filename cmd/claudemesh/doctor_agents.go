@@ -105,8 +105,9 @@ func followCanary(ctx context.Context, box mailbox.Mailbox, pid int, id client.I
 			fallthrough
 		case err == nil && in.ReadAt > 0:
 			if in.ReadAt > 0 {
-				return []finding{ok("prove", "sent, received after %d ms, shown after %d ms%s",
-					arrived.Milliseconds(), time.Since(began).Milliseconds(), byPath(ctx, box, pid, began))}
+				took := time.Since(began)
+				return []finding{ok("prove", "sent, received after %d ms, shown after %d ms, by %s",
+					arrived.Milliseconds(), took.Milliseconds(), provenPath(ctx, box, changes, pid, began))}
 			}
 		case err != nil && !errors.Is(err, mailbox.ErrNotFound) && ctx.Err() == nil:
 			return []finding{wrong("prove", err)}
@@ -119,18 +120,30 @@ func followCanary(ctx context.Context, box mailbox.Mailbox, pid int, id client.I
 	}
 }
 
-// byPath says which path has just proved itself.
-func byPath(ctx context.Context, box mailbox.Mailbox, pid int, since time.Time) string {
-	a, err := box.Agent(ctx, pid)
-	if err != nil {
-		return ""
-	}
-	for path, at := range a.Proven {
-		if at >= since.UnixMilli() {
-			return ", by " + string(path)
+// noteWait bounds how long a courier may take to note its path after a message was read.
+const noteWait = 2 * time.Second
+
+// provenPath says by which path a message has just entered. A courier notes that
+// once it has marked the message read; where none does, a tool has shown it.
+func provenPath(ctx context.Context, box mailbox.Mailbox, changes <-chan struct{}, pid int, since time.Time) string {
+	ctx, cancel := context.WithTimeout(ctx, noteWait)
+	defer cancel()
+	for {
+		a, err := box.Agent(ctx, pid)
+		if err != nil {
+			return "check_messages"
+		}
+		for path, at := range a.Proven {
+			if at >= since.UnixMilli() {
+				return string(path)
+			}
+		}
+		select {
+		case <-changes:
+		case <-ctx.Done():
+			return "check_messages"
 		}
 	}
-	return ", by check_messages"
 }
 
 func notShown(box mailbox.Mailbox, pid int, arrived time.Duration) finding {

@@ -123,7 +123,7 @@ func (w wizard) join(ctx context.Context, link string) error {
 // enter joins by a link, which stays out of the arguments; without one it brings up a
 // mesh of this machine.
 func (w wizard) enter(ctx context.Context, link string) error {
-	in, args := w.in, []string{"up"}
+	in, args := w.in, w.up()
 	if link != "" {
 		in, args = strings.NewReader(link+"\n"), []string{"join", "-"}
 	}
@@ -131,6 +131,14 @@ func (w wizard) enter(ctx context.Context, link string) error {
 		args = append(args, "--as", w.as)
 	}
 	return w.run(ctx, in, args...)
+}
+
+// up is the command that does so, and asks no more than the wizard does.
+func (w wizard) up() []string {
+	if w.yes {
+		return []string{"up", "--yes"}
+	}
+	return []string{"up"}
 }
 
 // mesh makes sure that there is a mesh, and returns the one to enter: "" for all.
@@ -182,7 +190,7 @@ func (w wizard) broker(ctx context.Context, p *profile.Profile, meshes []client.
 	case err != nil:
 		return err
 	case yes:
-		return w.run(ctx, w.in, "up")
+		return w.run(ctx, w.in, w.up()...)
 	case !w.quiet:
 		w.note("the local broker does not run; claudemesh up starts it")
 	}

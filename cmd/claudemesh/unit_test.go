@@ -16,6 +16,8 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/process"
 	"github.com/claudemesh/claudemesh/internal/profile"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -269,5 +271,28 @@ func TestInterrupted(t *testing.T) {
 	a := &app{out: &out, errw: &errw}
 	if code := a.finish(ctx, errors.New("cut short")); code != exitInterrupted || !strings.Contains(errw.String(), "interrupted") {
 		t.Errorf("exit %d, %q", code, errw.String())
+	}
+}
+
+// A courier notes its path in a write of its own, after that which marks the message read.
+func TestProvenPathIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	ctx, box, began := context.Background(), mailbox.NewMemory(), time.Now()
+	if err := box.PutAgent(ctx, mailbox.Agent{Process: process.Self()}); err != nil {
+		t.Fatal(err)
+	}
+	changes, path := make(chan struct{}), make(chan string, 1)
+	go func() { path <- provenPath(ctx, box, changes, os.Getpid(), began) }()
+	changes <- struct{}{} // taken once it has looked and found none
+	_, err := box.ChangeAgent(ctx, os.Getpid(), func(a *mailbox.Agent) error {
+		a.Proven = map[mailbox.Path]int64{mailbox.ByMod: began.UnixMilli()}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(changes) // it may have looked before, or between
+	if got := <-path; got != "mod" {
+		t.Errorf("by %q, want mod", got)
 	}
 }

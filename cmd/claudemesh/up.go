@@ -31,6 +31,7 @@ func (a *app) upCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "service", Usage: "keep it over reboots, by systemd or launchd"},
 			&cli.StringFlag{Name: "as", Usage: "your `NAME` in the mesh when it is founded, default the user's at this machine"},
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask: install when the mesh is founded"},
 		},
 		run: a.runUp,
 	})
@@ -78,14 +79,22 @@ func (a *app) runUp(ctx context.Context, c *cli.Command) error {
 	} else {
 		a.printf("you are %s in %s\n", out.Member, out.Mesh)
 	}
-	if _, ok := a.terminal(); ok && out.Founded {
-		if a.again(ctx, a.in, a.errw, "install") == nil { // it shows what it would do, and asks
-			a.printf("next: start claude in two projects\n")
-			return nil
-		}
+	if out.Founded && a.offerInstall(ctx, c.Bool("yes")) {
+		a.printf("next: start claude in two projects\n")
+		return nil
 	}
 	a.printf("next: %s\n", out.Next)
 	return nil
+}
+
+// offerInstall runs install, which shows what it would do and asks; where there is
+// nobody to ask it does nothing without yes. It reports whether that is done.
+func (a *app) offerInstall(ctx context.Context, yes bool) bool {
+	if yes {
+		return a.again(ctx, a.in, a.errw, "install", "--yes") == nil
+	}
+	_, attended := a.terminal()
+	return attended && a.again(ctx, a.in, a.errw, "install") == nil
 }
 
 // localBroker is the broker that up starts for a profile.

@@ -115,7 +115,7 @@ export class ModelServer {
     const say = Array.isArray(reply.text) ? reply.text : reply.text != null ? [reply.text] : []
     for (const text of say) content.push({ type: 'text', text })
     for (const [i, call] of (reply.tools ?? []).entries()) {
-      content.push({ type: 'tool_use', id: `toolu_${String(entry.seq).padStart(6, '0')}_${i}`, name: call.name, input: call.input ?? {} })
+      content.push({ type: 'tool_use', id: `toolu_${String(entry.seq).padStart(6, '0')}_${i}`, name: call.name, input: typeof call.input === 'function' ? call.input(ctx) : call.input ?? {} })
     }
     if (!content.length) content.push({ type: 'text', text: 'ok' })
     const stop_reason = reply.tools?.length ? 'tool_use' : 'end_turn'

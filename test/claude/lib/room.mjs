@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { until } from './util.mjs'
 
 export const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 const needed = name => process.env[name] ?? (() => { throw new Error(`set ${name}, or run make test-claude`) })()
@@ -73,8 +74,15 @@ export class Room {
   send(to, text, ...flags) { return this.meshJson(['send', ...flags, '--', to, text]) }
   inbox(...flags) { return this.meshJson(['inbox', ...flags]) }
   status() { return this.meshJson(['status']) }
+  /** Waits until others are told that a session can be woken by that path, and returns its full name; `name` may be its label alone. */
+  waitPeer(name, wake = 'mod') {
+    const called = p => p.name === name || p.label === name
+    return until(async () => (await this.meshJson(['peers'])).find(p => called(p) && p.wake === wake)?.name, { what: `${name} to be there by ${wake}` })
+  }
   /** The tools without the plugin, as `claude mcp add` registers them. */
   addServer() { return this.claude(['mcp', 'add', 'claudemesh', '--scope', 'user', '--', 'claudemesh', 'mcp']) }
+  /** Whether `claudemesh up` has been here. */
+  hasBroker() { return fs.existsSync(path.join(this.home, '.claudemesh', 'broker')) }
   installPlugin() { return this.mesh(['install', '-y']) }
 
   remove() { fs.rmSync(this.dir, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 }) }

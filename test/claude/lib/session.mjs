@@ -9,10 +9,10 @@ import { shellQuote, until } from './util.mjs'
 
 let count = 0
 
-/** What interactive and headless sessions share. */
+/** What interactive and headless sessions share. Options as of Stage.tui, and `via`: the words of a command that becomes claude. */
 class Session {
-  constructor(room, { steps = [], args = [], env = {}, project, model } = {}) {
-    Object.assign(this, { room, env, cwd: room.project(project), name: `session-${++count}` })
+  constructor(room, { steps = [], args = [], env = {}, via, project, model } = {}) {
+    Object.assign(this, { room, env, via, cwd: room.project(project), name: `session-${++count}` })
     this.model = model ?? new ModelServer(steps)
     this.ownsModel = !model
     this.debugFile = path.join(room.dir, `${this.name}.log`)
@@ -23,6 +23,8 @@ class Session {
     await this.start()
     return this
   }
+  /** The command line of claude, or of what becomes it. */
+  argv(args) { return this.via ? [...this.via, ...args] : this.room.claudeArgv(args) }
   /** Waits until the model was given the text, and returns where: {seq, t, where, role, type, text} of its first block. */
   waitText(text, options) {
     return until(() => findText(this.model.log, text)[0], { what: () => `${text} in ${this.name}\n${this.describe()}`, ...options })
@@ -67,7 +69,7 @@ export class Tui extends Session {
   async start() {
     this.socket = path.join(this.room.dir, `${this.name}.tmux`)
     const vars = Object.entries(this.room.env(this.model.url, this.env)).map(([k, v]) => `${k}=${shellQuote(v)}`).join(' ')
-    const line = `env -i ${vars} ${this.room.claudeArgv(this.args).map(shellQuote).join(' ')}; echo EXITED $?; cat >/dev/null`
+    const line = `env -i ${vars} ${this.argv(this.args).map(shellQuote).join(' ')}; echo EXITED $?; cat >/dev/null`
     this.tmux('new-session', '-d', '-s', 'main', '-x', '120', '-y', '50', '-c', this.cwd, line)
     const shell = Number(this.tmux('display-message', '-p', '-t', 'main', '#{pane_pid}'))
     await this.waitScreen(/^❯/m)
@@ -116,7 +118,7 @@ export class Tui extends Session {
 /** A long-lived headless session, fed and read in stream-json. */
 export class Headless extends Session {
   async start() {
-    const argv = this.room.claudeArgv(['-p', '--input-format', 'stream-json', '--output-format', 'stream-json', '--verbose', ...this.args])
+    const argv = this.argv(['-p', '--input-format', 'stream-json', '--output-format', 'stream-json', '--verbose', ...this.args])
     this.events = []
     this.stderr = ''
     this.child = spawn(argv[0], argv.slice(1), { cwd: this.cwd, env: this.room.env(this.model.url, this.env), stdio: 'pipe' })

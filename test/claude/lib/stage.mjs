@@ -35,12 +35,19 @@ export class Stage {
     await this.broker?.ended
   }
 
-  /** A room of a new member: the first founds the mesh, the others join by an invite of the first. Options as of Room. */
-  async member(name, options) {
+  /** A room of somebody who is in no mesh yet. Options as of Room. */
+  room(name, options) {
     const room = new Room(path.join(this.dir, name), options)
-    const owner = this.rooms[0]
     this.rooms.push(room)
+    return room
+  }
+
+  /** A room of a new member: the first founds the mesh, the others join by an invite of the first. */
+  async member(name, options) {
+    const room = this.room(name, options)
+    const { owner } = this
     if (!owner) {
+      this.owner = room
       await room.mesh(['new', 'acme', '--broker', this.url, '--as', name])
     } else {
       const { stdout: link } = await owner.mesh(['invite'])
@@ -68,6 +75,7 @@ export class Stage {
   async close() {
     await Promise.allSettled([...this.sessions, ...this.peers].map(s => s.close()))
     await this.killBroker()
+    await Promise.allSettled(this.rooms.filter(r => r.hasBroker()).map(r => r.mesh(['down'])))
     if (process.env.KEEP_ROOMS) return console.log(`kept ${this.dir}`)
     for (const r of this.rooms) r.remove()
     fs.rmSync(this.dir, { recursive: true, force: true })
