@@ -6,6 +6,7 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { Room } from '../lib/room.mjs'
 
 const rooms = []
@@ -47,6 +48,13 @@ function differences(before, now) {
   const logs = p => p === '.cache' || p.startsWith('.cache/claude-cli-nodejs')
   return [...new Set([...Object.keys(before), ...Object.keys(now)])].filter(p => before[p] !== now[p] && !logs(p) && !p.startsWith('.claudemesh/mailbox.db')).sort()
 }
+
+test('the plugin passes its own tests', () => {
+  const m = machine()
+  const dir = path.join(m.room.dir, 'plugin') // claude writes types into the folder that it tests
+  fs.cpSync(fileURLToPath(new URL('../../../internal/claudecode/plugin', import.meta.url)), dir, { recursive: true })
+  assert.match(m.claude('plugin', 'test', dir), / [1-9]\d* pass\n 0 fail\n/)
+})
 
 const ours = { type: 'stdio', command: 'claudemesh', args: ['mcp'], env: {} }
 const ownSettings = '{\n\t"model": "opus",   "env": {"A": "b"}\n}'
