@@ -88,7 +88,7 @@ func Check(b *Broker) error { return b.check() }
 // check holds what the broker counts in memory against what is stored. It
 // needs a quiet broker: callers try again for a while.
 func (b *Broker) check() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, m := range b.loadedMeshes() {
 		row, err := b.store.Mesh(ctx, m.id)

@@ -94,7 +94,7 @@ func (w *world) finish() {
 func (w *world) check() {
 	w.t.Helper()
 	var err error
-	for range 250 {
+	for range 1500 {
 		if err = broker.Check(w.Broker); err == nil {
 			return
 		}
@@ -298,7 +298,7 @@ func (p *peer) text(s string) { p.raw(websocket.MessageText, s) }
 
 func (p *peer) raw(t websocket.MessageType, s string) {
 	p.w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := p.ws.Write(ctx, t, []byte(s)); err != nil {
 		p.w.t.Logf("write: %v", err)

@@ -68,7 +68,7 @@ func (b *buffer) String() string {
 // tool runs one command to its end.
 func tool(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var stdout, stderr buffer
 	code = run(ctx, append([]string{"claudemesh-broker"}, args...), &stdout, &stderr)
@@ -96,7 +96,7 @@ func start(t *testing.T, args ...string) *served {
 		s.code <- run(ctx, append([]string{"claudemesh-broker", "--listen", "127.0.0.1:0"}, args...), &s.out, &s.errs)
 	}()
 	t.Cleanup(func() { s.stop() })
-	for range 500 {
+	for range 6000 { // a disk may stand still for a while
 		if m := listening.FindStringSubmatch(s.out.String()); m != nil {
 			s.url = m[1]
 			return s
@@ -244,7 +244,7 @@ func TestTokenFile(t *testing.T) {
 	if err := s.found("from-the-file"); err != nil {
 		t.Error(err)
 	}
-	for range 500 { // it is written when the broker listens already
+	for range 6000 { // it is written when the broker listens already
 		if _, alive := brokerfile.ReadRunning(run); alive {
 			break
 		}
@@ -425,7 +425,7 @@ func TestTLS(t *testing.T) {
 	if !strings.HasPrefix(s.url, "wss://") {
 		t.Fatal(s.url)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if _, _, err := websocket.Dial(ctx, s.url, nil); err == nil {
 		t.Error("an unknown certificate is trusted")

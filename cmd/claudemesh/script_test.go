@@ -143,7 +143,7 @@ func (w *world) startBroker(ts *testscript.TestScript, more []string) (url strin
 	w.broker = exec.Command(filepath.Join(binDir, "claudemesh-broker"), args...)
 	w.broker.Stdout, w.broker.Stderr = f, f
 	ts.Check(w.broker.Start())
-	for range 200 {
+	for range 3000 {
 		raw, _ := os.ReadFile(log)
 		if _, rest, ok := strings.Cut(string(raw), "listening on ws://"); ok && strings.Contains(rest, "\n") {
 			return "ws://" + strings.Fields(rest)[0]

@@ -267,7 +267,7 @@ func list(r reply, key string) (out []map[string]any) {
 func (a *agent) status(id, state string) {
 	a.t.Helper()
 	var last reply
-	for range 100 {
+	for range 1200 {
 		last = a.ok("message_status", args{"id": id})
 		if list(last, "to")[0]["state"] == state {
 			says(a.t, last, state)

@@ -303,7 +303,7 @@ func TestContextEnds(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("Serve: %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("Serve does not end")
 	}
 	if err := mcpserver.Serve(t.Context(), mcpserver.Options{}); err == nil {

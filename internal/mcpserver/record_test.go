@@ -159,7 +159,7 @@ func TestWakeability(t *testing.T) {
 	says := func(want string, priority string) {
 		t.Helper()
 		last := ""
-		for range 100 {
+		for range 600 {
 			r := p.alice.ok("send_message", args{"to": "bob/api", "message": "x", "priority": priority})
 			if last = r.text; strings.Contains(last, "accepted; "+want) || strings.Contains(last, "delivered; "+want) {
 				return

@@ -82,7 +82,7 @@ func TestCard(t *testing.T) {
 	p.alice.ok("set_status", args{"status": "working"}, "Your status is working.")
 	p.alice.ok("join_group", args{"name": "ops"}, "You are in @ops.")
 	var r reply
-	for range 100 {
+	for range 3000 {
 		if r = p.bob.ok("list_peers", nil); strings.Contains(r.text, "@ops") {
 			break
 		}

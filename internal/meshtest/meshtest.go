@@ -179,11 +179,11 @@ func Next(c *client.Client, within time.Duration) (*client.Received, error) {
 // Eventually waits until a condition holds.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if ok() {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Fatalf("not within 10 s: %s", what)
+	t.Fatalf("not within 60 s: %s", what)
 }
