@@ -87,10 +87,14 @@ export class Tui extends Session {
   /** What stands in the prompt box. A no-break space follows its mark. */
   draft() { return /^❯[\s\u00a0]?(.*)$/m.exec(this.screen().split('\n').filter(l => l.startsWith('❯')).at(-1) ?? '')?.[1].trim() }
   keys(...names) { this.tmux('send-keys', '-t', 'main', ...names) }
-  /** Types a short text into the prompt box and leaves it there. */
+  /** Types a short text into the prompt box and leaves it there. A panel that closes just then may take the keys: then again. */
   async write(text) {
-    this.tmux('send-keys', '-t', 'main', '-l', text)
-    await until(() => this.draft() === text, { what: () => `${text} in the prompt box\n${this.describe()}` })
+    let tries = 0
+    const typed = () => {
+      if (tries++ === 0 || this.draft() === '') this.tmux('send-keys', '-t', 'main', '-l', text)
+      return until(() => this.draft() === text, { timeoutMs: 2000 }).catch(() => false)
+    }
+    await until(typed, { what: () => `${text} in the prompt box\n${this.describe()}` })
   }
   /** Types a short text and enters it. An Enter that comes close behind the text is taken as part of a paste: then it is pressed again. */
   async prompt(text) {

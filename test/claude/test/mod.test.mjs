@@ -88,6 +88,7 @@ test('mod: a stream that is killed is begun again, and all arrive once', onStage
   await b.prompt('work now')
   await b.waitStep('busy')
   await send('KILL-NOW', '--priority', 'now')
+  await b.waitChild(stream)
   b.kill(stream)
   await b.waitText('KILL-NOW')
   await send('KILL-LAST')
