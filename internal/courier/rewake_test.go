@@ -124,16 +124,23 @@ func TestWaiterWakesAsAPromptIsEntered(t *testing.T) {
 	})
 }
 
+// sayer returns a directory as Claude Code's, and what writes there what the agent
+// says of itself.
+func (w *world) sayer() (dir string, says func(text string)) {
+	w.Helper()
+	dir = w.TempDir()
+	w.check(os.Mkdir(dir+"/sessions", 0o700))
+	return dir, func(text string) {
+		w.Helper()
+		w.check(os.WriteFile(fmt.Sprintf("%s/sessions/%d.json", dir, os.Getpid()), []byte(text), 0o600))
+	}
+}
+
 // Behind the event that ends a turn the agent may have more to do: a prompt or
 // a /clear that was entered meanwhile. It says so itself.
 func TestWaiterWaitsForWhatWasEntered(t *testing.T) {
 	inBubble(t, func(w *world) {
-		dir := w.TempDir()
-		w.check(os.Mkdir(dir+"/sessions", 0o700))
-		says := func(text string) {
-			w.Helper()
-			w.check(os.WriteFile(fmt.Sprintf("%s/sessions/%d.json", dir, os.Getpid()), []byte(text), 0o600))
-		}
+		dir, says := w.sayer()
 		e := atStop
 		e.Transcript = dir + "/projects/web/s1.jsonl"
 		says(`{"status":"busy","statusUpdatedAt":5}`)
@@ -208,12 +215,7 @@ func TestWaiterWaitsForIdle(t *testing.T) {
 // A turn that the person broke off has no end: the agent's own file tells.
 func TestWaiterAfterABrokenTurn(t *testing.T) {
 	inBubble(t, func(w *world) {
-		dir := w.TempDir()
-		w.check(os.Mkdir(dir+"/sessions", 0o700))
-		says := func(text string) {
-			w.Helper()
-			w.check(os.WriteFile(fmt.Sprintf("%s/sessions/%d.json", dir, os.Getpid()), []byte(text), 0o600))
-		}
+		dir, says := w.sayer()
 		w.hook(event(courier.UserPromptSubmit))
 		e := atStop
 		e.Transcript = dir + "/projects/web/s1.jsonl"
