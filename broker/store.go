@@ -262,6 +262,10 @@ type Message struct {
 	Nonce      []byte
 	Ciphertext []byte
 	Deliveries []NewDelivery
+	// MembersVersion is the one by which sender and recipients were checked; 0
+	// asks for no comparison. A store that several brokers share refuses the
+	// message with ErrStaleMembers when the mesh has a later one.
+	MembersVersion int64
 }
 
 // NewDelivery is one recipient of a Message. Wrap is nil for a direct.
@@ -367,7 +371,8 @@ type QueueStore interface {
 	//
 	// The same (Sender, ID) with the same Hash is a duplicate: nothing is
 	// stored and done gets what is known of its deliveries. Another Hash is
-	// ErrIDReused. ErrStorageFull when the disk has no room. ErrClosed.
+	// ErrIDReused. ErrNotFound (mesh). ErrStaleMembers (see Message). ErrStorageFull
+	// when the disk has no room. ErrClosed.
 	Accept(m *Message, done func(Accepted, error)) (first int64)
 	// Settle ends deliveries, in order with Accept. A delivery that is not queued
 	// for that recipient is left alone: settled is false for it. When the last

@@ -7,12 +7,17 @@ import (
 	"io/fs"
 )
 
-//go:embed sqlite/*.sql
+//go:embed sqlite/*.sql postgres/*.sql
 var files embed.FS
 
 // SQLite returns the migrations of the SQLite store.
-func SQLite() fs.FS {
-	sub, err := fs.Sub(files, "sqlite")
+func SQLite() fs.FS { return dialect("sqlite") }
+
+// Postgres returns the migrations of the Postgres store.
+func Postgres() fs.FS { return dialect("postgres") }
+
+func dialect(name string) fs.FS {
+	sub, err := fs.Sub(files, name)
 	if err != nil {
 		panic(err) // the directory is embedded: only a bad name could fail
 	}
