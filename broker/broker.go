@@ -8,8 +8,10 @@
 //	srv := b.Server() // or any other: with timeouts of its own
 //	err = srv.ListenAndServe()
 //
+// Several brokers may share a store that is a ClusterStore (see ClusterConfig).
+//
 // Locks, in the order in which they may be taken: Broker.mu, mesh.mu, then a
-// connection's queue. None is held while the store is waited for. The
+// connection's queue or the cluster's. None is held while the store is waited for. The
 // store's writer calls back under no lock and may take any.
 package broker
 
@@ -41,6 +43,7 @@ type Broker struct {
 	mux     *http.ServeMux
 	metrics *metrics
 	gate    *gate
+	cluster *cluster // nil: the store is this broker's alone
 
 	ctx    context.Context // ends when Shutdown has closed the connections
 	cancel context.CancelFunc
@@ -74,6 +77,14 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.mux = b.routes()
 	b.checkDisk()
+	if cfg.Cluster.Node != "" {
+		b.cluster = newCluster(b)
+		if err := b.cluster.begin(ctx); err != nil {
+			b.cancel()
+			b.wg.Wait()
+			return nil, err
+		}
+	}
 	b.wg.Go(b.janitor)
 	return b, nil
 }
@@ -164,6 +175,16 @@ func (b *Broker) loadedMeshes() []*mesh {
 	return out
 }
 
+// loadedMesh returns a mesh in memory, or nil.
+func (b *Broker) loadedMesh(id wire.ID) *mesh {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m := b.meshes[id]; m != nil && m.loaded.Load() {
+		return m
+	}
+	return nil
+}
+
 func (b *Broker) connections() []*conn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -183,7 +204,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		b.wg.Go(func() { c.close(wire.CloseGoingAway) })
 	}
 	done := make(chan struct{})
-	go func() { b.waitConns(ctx); b.cancel(); b.wg.Wait(); close(done) }()
+	go func() { b.waitConns(ctx); b.cluster.resign(ctx); b.cancel(); b.wg.Wait(); close(done) }()
 	select {
 	case <-done:
 		return nil

@@ -101,9 +101,11 @@ type Config struct {
 	// DiskUsage returns how full the store's disk is, in percent. Nil: not looked at.
 	DiskUsage func() (percent int, err error)
 	Limits    Limits
-	Version   string
-	Logger    *slog.Logger // nil discards
-	Now       func() time.Time
+	// Cluster makes this broker one of several on one store, which must be a ClusterStore.
+	Cluster ClusterConfig
+	Version string
+	Logger  *slog.Logger // nil discards
+	Now     func() time.Time
 }
 
 func (c Config) withDefaults() Config {

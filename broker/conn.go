@@ -54,6 +54,9 @@ type conn struct {
 	watches bool
 	listing bool // a list of peers is under way: news waits
 	news    map[*peer]wire.PresenceEvent
+	joined  time.Time
+	from    Holder             // the node that held its session before, until that was told
+	synced  map[[2]PeerID]bool // sender and recipient whose order is certain here; see inOrder
 }
 
 // lease is one delivery in flight on a connection.
@@ -286,6 +289,9 @@ func (c *conn) writeMessage() error {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	s.out = c.out.Take(s.out[:0], c.b.cfg.Limits.MessageBytes)
+	if !c.b.cluster.holds() {
+		return ErrFenced
+	}
 	c.writing.Store(c.b.cfg.Now().UnixMilli())
 	defer c.writing.Store(0)
 	return c.ws.Write(c.ctx, websocket.MessageText, s.out)

@@ -12,6 +12,9 @@ import (
 func (m *mesh) push(p *peer, d Delivery, sender *peer) bool {
 	c, l := p.conn, m.b.cfg.Limits
 	end := d.Settlement(m.id, p.id)
+	if !m.b.cluster.holds() {
+		return false
+	}
 	if n := len(c.leases); n >= l.Window || (n > 0 && c.inBytes+int(end.Size) > l.WindowBytes) ||
 		len(p.settling) >= maxSettling || !c.out.Roomy() {
 		return false
@@ -144,9 +147,7 @@ func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err erro
 		}
 	}
 	m.mu.Unlock()
-	for c := range conns {
-		m.pump(c)
-	}
+	m.pumpAll(conns)
 	for i, l := range leases {
 		if !done[i] {
 			continue
@@ -156,7 +157,7 @@ func (m *mesh) settled(leases []*lease, rows []Settlement, done []bool, err erro
 		} else {
 			m.b.metrics.delivered.Inc()
 		}
-		m.notify(Outcome{Sender: l.sender, ID: l.id, Recipient: l.peer.id, State: rows[i].State, Code: rows[i].Code, At: rows[i].At})
+		m.notify(Outcome{Delivery: l.end.Delivery, Sender: l.sender, ID: l.id, Recipient: l.peer.id, State: rows[i].State, Code: rows[i].Code, At: rows[i].At})
 	}
 }
 
@@ -200,7 +201,5 @@ func (m *mesh) expireLeases(ctx context.Context, now time.Time) {
 	}
 	m.mu.Unlock()
 	m.settle(dead)
-	for c := range conns {
-		m.pump(c)
-	}
+	m.pumpAll(conns)
 }

@@ -57,9 +57,17 @@ func (c *conn) handshake() (req string, err error) {
 // register checks the member's standing, stores the peer, makes the connection
 // a routing target and only then acknowledges.
 func (c *conn) register(ctx context.Context, h *wire.Hello) error {
+	if err := c.b.cluster.open(); err != nil {
+		return err
+	}
 	m, err := c.b.mesh(ctx, h.MeshID)
 	if err != nil {
 		return err
+	}
+	if c.b.cluster != nil { // it may have been removed, or have joined, at another node
+		if err := m.refresh(ctx); err != nil {
+			return err
+		}
 	}
 	m.mu.Lock()
 	err = m.roster.Standing(h.Pubkey)
@@ -93,7 +101,19 @@ func (c *conn) register(ctx context.Context, h *wire.Hello) error {
 		}
 	}
 	c.mesh, c.role, c.member, c.key, c.self = m, h.Role, h.Pubkey, h.SessionPubkey, p
-	if err := m.join(c, p, own, h.ReqID, now); err != nil {
+	hadOwn, err := c.hold(ctx, m, h.Role, p, own)
+	if err != nil {
+		return err
+	}
+	err = m.join(c, p, own, hadOwn, h.ReqID)
+	if c.b.cluster != nil && h.Role != wire.RoleObserver {
+		if err != nil {
+			m.syncOrLater([]PeerID{p.id, own.id})
+		} else {
+			m.hintPeers([]Hold{{Peer: p.id}, {Peer: own.id}})
+		}
+	}
+	if err != nil {
 		return err
 	}
 	c.b.log.Debug("connected", "conn", c.id, "role", c.role, "member", c.member.Short(), "session", c.key.Short())
@@ -101,7 +121,9 @@ func (c *conn) register(ctx context.Context, h *wire.Hello) error {
 }
 
 // join makes c a routing target, tells watchers, and acknowledges the hello.
-func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
+// hadOwn says that the member's own mailbox may be served here.
+func (m *mesh) join(c *conn, p, own *peer, hadOwn bool, req string) error {
+	now := m.b.cfg.Now()
 	m.mu.Lock()
 	if err := m.roster.Standing(c.member); err != nil { // it was removed meanwhile
 		m.mu.Unlock()
@@ -121,7 +143,7 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 		MembersVersion: m.version, Generation: m.generation,
 		SpreadMs: spread(m.b.peers.Add(1)).Milliseconds(),
 	}
-	m.conns[c] = struct{}{}
+	m.conns[c], c.joined = struct{}{}, now
 	var moved []*conn
 	if c.role != wire.RoleObserver {
 		if c.role == wire.RoleSession {
@@ -134,7 +156,7 @@ func (m *mesh) join(c *conn, p, own *peer, req string, now time.Time) error {
 			m.attach(p, c)
 		}
 		// The member's own mailbox goes to a person before a session.
-		if own.conn == nil || (c.role == wire.RolePerson && own.conn.role != wire.RolePerson) {
+		if hadOwn && (own.conn == nil || (c.role == wire.RolePerson && own.conn.role != wire.RolePerson)) {
 			ack.Pending += int(own.usage.count)
 			m.attach(own, c)
 		}
@@ -157,6 +179,10 @@ func (m *mesh) leave(c *conn) {
 	m.mu.Lock()
 	_, routed := m.conns[c] // else it was replaced, or its member removed
 	delete(m.conns, c)
+	served := make([]PeerID, len(c.serves))
+	for i, p := range c.serves {
+		served[i] = p.id
+	}
 	moved := m.detach(c)
 	if c.role != wire.RoleObserver && routed {
 		c.self.lastSeen, c.self.dirty = now, true
@@ -171,6 +197,9 @@ func (m *mesh) leave(c *conn) {
 	m.b.metrics.disconnected(c.role)
 	for _, next := range moved {
 		m.pump(next)
+	}
+	if m.b.cluster != nil {
+		m.syncOrLater(served)
 	}
 	m.b.log.Debug("disconnected", "conn", c.id, "clean", c.clean.Load())
 }

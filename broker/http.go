@@ -245,22 +245,28 @@ func (b *Broker) health(w http.ResponseWriter, _ *http.Request) {
 	b.reply(w, http.StatusOK, map[string]string{"status": "ok", "version": b.cfg.Version})
 }
 
-// ready is readiness: the store can be written, its disk has room, and the
-// broker is not shutting down.
+// ready is readiness, for routing and alerts.
 func (b *Broker) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 	defer cancel()
-	err := b.store.Ready(ctx)
-	if err == nil && b.diskFull.Load() {
-		err = ErrStorageFull
-	}
-	if err == nil && b.stopping.Load() {
-		err = ErrClosed
-	}
-	if err != nil {
+	if err := b.readiness(ctx); err != nil {
 		code := asFault(err).Code
 		b.reply(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "code": string(code), "message": code.Info().Text})
 		return
 	}
 	b.reply(w, http.StatusOK, map[string]string{"status": "ready", "version": b.cfg.Version})
+}
+
+// readiness returns why the broker takes no messages, or nil.
+func (b *Broker) readiness(ctx context.Context) error {
+	switch {
+	case b.stopping.Load():
+		return ErrClosed
+	case b.diskFull.Load():
+		return ErrStorageFull
+	}
+	if err := b.cluster.open(); err != nil {
+		return err
+	}
+	return b.store.Ready(ctx)
 }

@@ -25,10 +25,14 @@ func (b *Broker) janitor() {
 		}
 		now := b.cfg.Now()
 		b.watch(now)
+		if !b.cluster.holds() {
+			continue // every write would be refused
+		}
 		for _, m := range b.loadedMeshes() {
 			m.settleAgain()
 			m.expireLeases(b.ctx, now)
 			m.endGrace(now)
+			m.tend(now)
 		}
 		if n%5 == 0 {
 			b.checkDisk()

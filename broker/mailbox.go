@@ -115,20 +115,24 @@ func (m *mesh) arrived(msg *Message, first int64, repeat bool) {
 		if p.phase != live {
 			continue
 		}
-		if repeat || first == 0 || !p.roomy() {
+		if repeat || !p.roomy() {
 			p.phase = behind
 			continue
+		}
+		if first == 0 {
+			continue // its number, and with it its turn, comes with the commit
 		}
 		p.wait(msg.Delivery(i, first))
 		m.deliver(p)
 	}
 }
 
-// committed has the recipients whose delivery did not come into memory read
-// the store, now that it is on disk, or never will be. first is the number that
-// arrived had, once mesh.mu is held. The store's writer calls it, in commit order.
-func (m *mesh) committed(msg *Message, first *int64, a Accepted, stored bool) {
-	conns := map[*conn]bool{}
+// committed pushes what arrived without a number, and has the recipients whose
+// delivery did not come into memory read the store, now that it is on disk, or
+// never will be. first is the number that arrived had, once mesh.mu is held. The
+// store's writer calls it, in commit order.
+func (m *mesh) committed(c *conn, msg *Message, first *int64, a Accepted, stored bool) {
+	conns, rank := map[*conn]bool{}, msg.Priority.Rank()
 	m.mu.Lock()
 	for i, d := range msg.Deliveries {
 		p := m.byID[d.Recipient]
@@ -136,20 +140,49 @@ func (m *mesh) committed(msg *Message, first *int64, a Accepted, stored bool) {
 			continue
 		}
 		p.pending--
-		if !stored {
+		if !stored && *first != 0 {
 			p.ends(*first + int64(i))
 		}
-		if p.phase != live || stored && a.First+int64(i) > p.taken[msg.Priority.Rank()] {
+		number := a.First + int64(i)
+		switch {
+		case a.Duplicate && m.b.cluster != nil: // another node may have stored it, and its hint be on its way
+			p.rewind()
+		case p.conn == nil && stored && p.holder.Epoch != 0:
+			m.b.cluster.hints.tell(p.holder.Name, hintQueue, m.id, int64(p.id), int64(rank), number)
+			continue
+		case !m.inOrder(c, msg.Sender, p, stored):
+			p.rewind()
+		case stored && *first == 0 && p.phase == live && p.roomy() && number > p.taken[rank]:
+			p.wait(msg.Delivery(i, a.First))
+			m.deliver(p)
+			continue
+		case p.phase != live || stored && number > p.taken[rank]:
 			p.fallBehind()
-			if p.conn != nil {
-				conns[p.conn] = true
-			}
+		default:
+			continue
+		}
+		if p.conn != nil {
+			conns[p.conn] = true
 		}
 	}
 	m.mu.Unlock()
-	for c := range conns {
-		m.pump(c)
+	m.pumpAll(conns)
+}
+
+// inOrder reports whether nothing from that sender to p can wait in the store
+// unknown here: after a connection has come, perhaps from another node, the first
+// message by it to a recipient is read there, with what came before it. mesh.mu is held.
+func (m *mesh) inOrder(c *conn, sender PeerID, p *peer, stored bool) bool {
+	if m.b.cluster == nil || !stored || m.b.cluster.alone() {
+		return true
 	}
+	pair := [2]PeerID{sender, p.id}
+	known := c.synced[pair]
+	if c.synced == nil {
+		c.synced = map[[2]PeerID]bool{}
+	}
+	c.synced[pair] = true
+	return known
 }
 
 // deliver pushes what waits while there is room for it. mesh.mu is held.
@@ -241,6 +274,15 @@ func (m *mesh) fill(p *peer, turn int) {
 			m.b.logUnlessStopping("queue does not read", err)
 			return
 		case p.taken != after: // it was rewound meanwhile
+			continue
+		}
+		if !m.meet(p, page) {
+			return
+		}
+		switch {
+		case p.turn != turn:
+			return
+		case p.taken != after:
 			continue
 		}
 		orphans := m.take(p, page)

@@ -269,13 +269,25 @@ func (m *mesh) dropOutcasts(asking *conn) {
 	}
 }
 
-// changed notes a new members version and tells every connection.
+// changed notes a new members version and tells every connection, and the other
+// nodes. One that does not follow on what is known here comes after theirs.
 func (m *mesh) changed(version int64) {
+	if m.b.cluster != nil {
+		m.b.cluster.hints.all(hintMembers, m.id)
+	}
 	m.mu.Lock()
-	if version > m.version {
+	gap := m.b.cluster != nil && version > m.version+1
+	if version > m.version && !gap {
 		m.version = version
 	}
 	m.mu.Unlock()
+	if gap {
+		if err := m.refresh(m.b.ctx); err != nil {
+			m.b.logUnlessStopping("members are not read", err)
+			m.b.cluster.lookSoon()
+		}
+		return
+	}
 	m.broadcast(&wire.MembersChanged{Version: version})
 }
 

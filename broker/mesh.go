@@ -18,8 +18,10 @@ type mesh struct {
 	b  *Broker
 	id wire.ID
 
-	loading sync.Mutex // held while load runs
-	loaded  atomic.Bool
+	loading    sync.Mutex // held while load runs
+	loaded     atomic.Bool
+	refreshing sync.Mutex // held while refresh runs
+	holding    sync.Mutex // held while syncHolds runs
 
 	mu         sync.Mutex // guards the following
 	roster     *trust.Roster
@@ -46,10 +48,12 @@ type peer struct {
 	grace       time.Time // until when a dropped session counts as online
 
 	mailbox
+	remote
 	recent  *recentIDs // of what it sent; nil before the first
 	putOffs map[lane]*putOff
 
-	usage *usage // nil until first needed
+	usage   *usage    // nil until first needed
+	counted time.Time // when usage was read from the store
 }
 
 // recentIDs remembers the last messages of a sender, as many as a client has in
@@ -108,7 +112,7 @@ func (m *mesh) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	peers, err := m.b.store.Peers(ctx, m.id)
+	peers, err := m.loadPeers(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,11 +127,26 @@ func (m *mesh) load(ctx context.Context) error {
 	m.apply(changes)
 	m.peers, m.byID = map[wire.Key]*peer{}, map[PeerID]*peer{}
 	m.conns, m.paces = map[*conn]struct{}{}, map[wire.Key]*pace{}
-	for _, p := range peers {
-		m.addPeer(p)
+	for _, l := range peers {
+		p := m.addPeer(l.Peer)
+		if l.Holder.Epoch != 0 {
+			m.setHolder(p, l.Holder)
+		}
 	}
 	m.loaded.Store(true)
 	return nil
+}
+
+// loadPeers returns the peers and, in a cluster, who holds them.
+func (m *mesh) loadPeers(ctx context.Context) (out []Located, err error) {
+	if m.b.cluster != nil {
+		return m.b.cluster.store.Locate(ctx, m.id, nil)
+	}
+	peers, err := m.b.store.Peers(ctx, m.id)
+	for _, p := range peers {
+		out = append(out, Located{Peer: p})
+	}
+	return out, err
 }
 
 // apply feeds stored statements to the roster. They were verified when they
@@ -163,12 +182,19 @@ func (m *mesh) addPeer(p Peer) *peer {
 func (m *mesh) peerFor(ctx context.Context, k wire.Key) (*peer, error) {
 	m.mu.Lock()
 	p := m.peers[k]
+	m.mu.Unlock()
+	if p == nil {
+		found, err := m.locate(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		p = found
+	}
 	member := k
 	if p != nil {
 		member = p.member
 	}
-	err := m.roster.Standing(member)
-	m.mu.Unlock()
+	err := m.standing(ctx, member)
 	switch {
 	case err != nil && (p != nil || wire.Faultf(wire.CodeRemoved, "").Is(err)):
 		return nil, err
@@ -223,10 +249,15 @@ func (m *mesh) putPeer(ctx context.Context, p Peer) (*peer, error) {
 	return q, nil
 }
 
+// recount is how long what a node has counted of a queue serves it, when others
+// write to it too.
+const recount = 5 * time.Second
+
 // loadUsage reads what is queued for a peer before quotas are applied to it.
 func (m *mesh) loadUsage(ctx context.Context, p *peer) error {
+	now := m.b.cfg.Now()
 	m.mu.Lock()
-	have := p.usage != nil
+	have := p.usage != nil && (m.b.cluster == nil || now.Sub(p.counted) < recount)
 	m.mu.Unlock()
 	if have {
 		return nil
@@ -237,8 +268,8 @@ func (m *mesh) loadUsage(ctx context.Context, p *peer) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p.usage == nil {
-		p.usage = &usage{senders: map[PeerID]*Usage{}}
+	if p.usage == nil || m.b.cluster != nil {
+		p.usage, p.counted = &usage{senders: map[PeerID]*Usage{}}, now
 		for _, r := range rows {
 			p.usage.add(r.Sender, r.Count, r.Bytes)
 		}
@@ -284,7 +315,7 @@ func (m *mesh) detach(c *conn) (moved []*conn) {
 		if p.key != p.member {
 			continue
 		}
-		if next := m.taker(p.member); next != nil {
+		if next := m.wants(p, m.b.cfg.Now()); next != nil {
 			m.attach(p, next)
 			moved = append(moved, next)
 		}
@@ -316,10 +347,10 @@ func (m *mesh) taker(member wire.Key) *conn {
 	return session
 }
 
-// online reports whether a push to p would go out now, or its session has only
-// just dropped. mesh.mu is held.
+// online reports whether a push to p would go out now, here or at another node, or
+// its session has only just dropped. mesh.mu is held.
 func (m *mesh) online(p *peer, now time.Time) bool {
-	return p.conn != nil || now.Before(p.grace)
+	return p.conn != nil || p.holder.Epoch != 0 || now.Before(p.grace)
 }
 
 // connsOf returns the connections of a member. mesh.mu is held.
@@ -348,6 +379,11 @@ func (m *mesh) notify(o Outcome) {
 			to = []*conn{sender.conn}
 		} else {
 			to = m.connsOf(sender.member)
+		}
+	}
+	if len(to) == 0 && m.b.cluster != nil && o.Delivery != 0 {
+		if node := m.whereabouts(sender); node != "" {
+			m.b.cluster.hints.tell(node, hintOutcome, m.id, o.Delivery)
 		}
 	}
 	m.mu.Unlock()
@@ -380,9 +416,7 @@ func (m *mesh) bounced(outs []Outcome) {
 		}
 	}
 	m.mu.Unlock()
-	for c := range freed {
-		m.pump(c)
-	}
+	m.pumpAll(freed)
 	for _, o := range outs {
 		m.b.metrics.bounced(o.Code, 1)
 		m.notify(o)

@@ -27,6 +27,9 @@ type metrics struct {
 	refusedTotal   *prometheus.CounterVec
 	closedTotal    *prometheus.CounterVec
 	connections    *prometheus.GaugeVec
+	hintsSent      prometheus.Counter
+	hintsReceived  prometheus.Counter
+	hintsLost      prometheus.Counter
 }
 
 func newMetrics(b *Broker) *metrics {
@@ -43,6 +46,9 @@ func newMetrics(b *Broker) *metrics {
 		pushed:         counter("claudemesh_deliveries_pushed_total", "Deliveries written to a recipient, repeats included."),
 		delivered:      counter("claudemesh_deliveries_delivered_total", "Deliveries acknowledged by their recipients."),
 		preAuthDropped: counter("claudemesh_preauth_dropped_total", "Sockets dropped, or refused, before they authenticated."),
+		hintsSent:      counter("claudemesh_hints_sent_total", "Payloads of hints given to the bus."),
+		hintsReceived:  counter("claudemesh_hints_received_total", "Payloads of hints that came by the bus."),
+		hintsLost:      counter("claudemesh_hints_lost_total", "Payloads of hints that the bus did not take; what they spoke of is found by polling."),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "claudemesh_accept_seconds", Help: "Time from a valid send to its commit on disk.",
 			Buckets: prometheus.ExponentialBuckets(0.0002, 2, 14),
@@ -68,7 +74,8 @@ func newMetrics(b *Broker) *metrics {
 		m.connections.WithLabelValues(string(r))
 	}
 	m.registry.MustRegister(m.acceptedTotal, m.duplicates, m.pushed, m.delivered, m.preAuthDropped, m.commitSeconds,
-		m.bouncedTotal, m.refusedTotal, m.closedTotal, m.connections, &storeCollector{b},
+		m.bouncedTotal, m.refusedTotal, m.closedTotal, m.connections,
+		m.hintsSent, m.hintsReceived, m.hintsLost, &storeCollector{b},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -108,12 +115,13 @@ var (
 	descCommit = prometheus.NewDesc("claudemesh_store_commits_total", "Transactions committed.", nil, nil)
 	descOps    = prometheus.NewDesc("claudemesh_store_operations_total", "Operations committed; by commits it is the mean batch.", nil, nil)
 	descOut    = prometheus.NewDesc("claudemesh_out_queue_max_bytes", "Bytes that wait for the connection for which the most do.", nil, nil)
+	descNodes  = prometheus.NewDesc("claudemesh_nodes", "Brokers that share the store and stand, this one included; 1 for one that has its store alone.", nil, nil)
 	descTime   = prometheus.NewDesc("claudemesh_store_commit_seconds_total", "Time spent in commits.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s *storeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descReady, descQueued, descOldest, descMeshes, descMember, descCommit, descOps, descTime, descOut} {
+	for _, d := range []*prometheus.Desc{descReady, descQueued, descOldest, descMeshes, descMember, descCommit, descOps, descTime, descOut, descNodes} {
 		ch <- d
 	}
 }
@@ -126,10 +134,11 @@ func (s *storeCollector) Collect(ch chan<- prometheus.Metric) {
 	// A store that does not answer is what claudemesh_ready is for: the other
 	// metrics are told all the same.
 	ready := 0.0
-	if s.b.store.Ready(ctx) == nil && !s.b.diskFull.Load() && !s.b.stopping.Load() { // as /health/ready
+	if s.b.readiness(ctx) == nil {
 		ready = 1
 	}
 	gauge(descReady, ready)
+	gauge(descNodes, float64(s.b.cluster.size()))
 	most := 0
 	for _, c := range s.b.connections() {
 		most = max(most, c.out.Bytes())

@@ -23,6 +23,7 @@ type Holder struct {
 	Node
 	Conn   int64 // the node's number of the connection
 	Person bool  // a human waits at it
+	Since  int64 // when it was taken, in milliseconds by the database's clock
 }
 
 // Hold asks for a mailbox.
@@ -38,6 +39,7 @@ type Hold struct {
 // Held is the outcome of a Hold.
 type Held struct {
 	Had    bool
+	Since  int64  // as in Holder; zero when it was not had
 	Before Holder // who held it before, when another node did; with Had false: who holds it
 }
 

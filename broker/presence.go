@@ -19,7 +19,7 @@ func (m *mesh) describe(p *peer, now time.Time) wire.Peer {
 		Attestation: p.attestation, Card: p.card, Online: m.online(p, now), LastSeen: p.lastSeen.UnixMilli(),
 	}
 	if p.key == p.member {
-		w.Role, w.Online = wire.RolePerson, m.person(p.member) != nil
+		w.Role, w.Online = wire.RolePerson, m.personOnline(p)
 	}
 	if w.Online {
 		w.LastSeen = now.UnixMilli()
@@ -37,13 +37,19 @@ func (m *mesh) person(member wire.Key) *conn {
 	return nil
 }
 
+// personOnline reports whether a human waits at a connection of a member, here or at
+// another node. p is the member's own mailbox. mesh.mu is held.
+func (m *mesh) personOnline(p *peer) bool {
+	return p.holder.Person || m.person(p.member) != nil
+}
+
 // shown reports whether a peer belongs in a list. mesh.mu is held.
 func (m *mesh) shown(p *peer, now time.Time, offline bool) bool {
 	if m.roster.Standing(p.member) != nil {
 		return false
 	}
 	if p.key == p.member {
-		return m.person(p.member) != nil
+		return m.personOnline(p)
 	}
 	return m.online(p, now) || (offline && p.card != nil && now.Sub(p.lastSeen) < m.b.cfg.Limits.ForgetAfter)
 }

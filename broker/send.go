@@ -18,7 +18,7 @@ const skew = 48 * time.Hour
 // applies the limits and hands it to the store. The acknowledgement follows the commit.
 func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 	now := c.b.cfg.Now()
-	sender, err := c.sender(f.From)
+	sender, err := c.sender(ctx, f.From)
 	if err == nil {
 		err = c.checkSend(f)
 	}
@@ -64,7 +64,13 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 			_ = sender.putOff(lane{}, msg.ID, wire.CodeStorageFull, m.b.cfg.Now())
 			m.mu.Unlock()
 		}
-		defer m.committed(msg, &first, a, stored)
+		if errors.Is(err, ErrStaleMembers) {
+			m.mu.Lock()
+			_ = sender.putOff(lane{}, msg.ID, wire.CodeStaleMembers, m.b.cfg.Now())
+			m.mu.Unlock()
+			m.b.wg.Go(func() { _ = m.refresh(m.b.ctx) }) // the next hello or poll tries again
+		}
+		defer m.committed(c, msg, &first, a, stored)
 		if err != nil {
 			fe := asFault(err).Frame(req)
 			fe.ID = msg.ID
@@ -117,13 +123,20 @@ func (c *conn) checkLifetime(f *wire.Send, now time.Time) error {
 
 // sender is this connection's peer, or another session of the same member
 // whose sealed message it carries.
-func (c *conn) sender(from wire.Key) (*peer, error) {
+func (c *conn) sender(ctx context.Context, from wire.Key) (*peer, error) {
 	if from.IsZero() || from == c.key {
 		return c.self, nil
 	}
 	c.mesh.mu.Lock()
-	defer c.mesh.mu.Unlock()
 	p := c.mesh.peers[from]
+	c.mesh.mu.Unlock()
+	if p == nil {
+		found, err := c.mesh.locate(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		p = found
+	}
 	if p == nil || p.member != c.member {
 		return nil, wire.Faultf(wire.CodeForbidden, "the message is not from a session of this member")
 	}
@@ -224,6 +237,9 @@ func (c *conn) admit(msg *Message, f *wire.Send, sender *peer, to []addressee, s
 		return nil, wire.Faultf(wire.CodeQueueFull, "")
 	}
 	sender.letGo(f.ID)
+	if m.b.cluster != nil {
+		msg.MembersVersion = m.version
+	}
 	return skipped, nil
 }
 
