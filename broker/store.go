@@ -264,7 +264,7 @@ type Message struct {
 	Deliveries []NewDelivery
 	// MembersVersion is the one by which sender and recipients were checked; 0
 	// asks for no comparison. A store that several brokers share refuses the
-	// message with ErrStaleMembers when the mesh has a later one.
+	// message with ErrStaleMembers when a removal or an invite's close came after it.
 	MembersVersion int64
 }
 

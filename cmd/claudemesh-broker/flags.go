@@ -10,26 +10,23 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-const serveHelp = `Serves a broker on one SQLite file. The first start makes the file and prints
-an admin token, which founding a mesh asks for.
+const serveHelp = `Serves a broker on one SQLite file, or with others on one Postgres database. The first
+start makes the tables and prints an admin token, which founding a mesh asks for.
 
 EXAMPLE
    claudemesh-broker --db mesh.db
    claudemesh-broker --db mesh.db --listen :443 --tls-domain mesh.example.com
+   claudemesh-broker --db postgres://mesh@db.example.com/mesh --bus nats://nats.example.com
    claudemesh-broker backup --db mesh.db mesh-backup.db
 
 Every flag can be given as an environment variable, shown in brackets.`
 
 func env(name string) cli.ValueSourceChain { return cli.EnvVars("CLAUDEMESH_BROKER_" + name) }
 
-// dbFlag names the database; every command that opens it has one.
-func dbFlag() cli.Flag {
-	return &cli.StringFlag{Name: "db", Value: "mesh.db", Usage: "the database `FILE`", Sources: env("DB")}
-}
-
 func serveFlags() []cli.Flag {
-	return []cli.Flag{
-		dbFlag(),
+	return append(dbFlags(), []cli.Flag{
+		&cli.StringFlag{Name: "bus", Usage: "how brokers on one Postgres database tell each other of news: postgres, or a nats:// `URL` (default: postgres)", Sources: env("BUS")},
+		&cli.StringFlag{Name: "node", Usage: "this broker's `NAME` among them, which no two share (default: the host's name and the port)", Sources: env("NODE")},
 		&cli.StringFlag{Name: "listen", Value: "127.0.0.1:7900", Usage: "`ADDRESS` to listen on", Sources: env("LISTEN")},
 		&cli.StringFlag{Name: "public-url", Usage: "how peers reach this broker, `URL`, when a proxy stands before it", Sources: env("PUBLIC_URL")},
 		&cli.BoolFlag{Name: "open", Usage: "let anyone found a mesh, without a token", Sources: env("OPEN")},
@@ -43,7 +40,7 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "client-ip-header", Usage: "`HEADER` in which a proxy puts the client's address", Sources: env("CLIENT_IP_HEADER")},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error", Sources: env("LOG_LEVEL")},
 		&cli.StringFlag{Name: "log-format", Usage: "text or json (default: text on a terminal, else json)", Sources: env("LOG_FORMAT")},
-	}
+	}...)
 }
 
 // limit is one flag over one field of broker.Limits.

@@ -1,5 +1,5 @@
 // Command claudemesh-broker routes sealed messages between the peers of
-// meshes: one binary, one file.
+// meshes: one binary, and one file or a Postgres database.
 package main
 
 import (
@@ -60,7 +60,7 @@ func command(stdout, stderr io.Writer) *cli.Command {
 		Flags:  append(serveFlags(), limitFlags()...),
 		Action: serve,
 		Commands: []*cli.Command{
-			backupCommand(), checkCommand(), healthCommand(), tokenCommand(), benchCommand(),
+			backupCommand(), checkCommand(), schemaCommand(), healthCommand(), tokenCommand(), benchCommand(),
 			{Name: "version", Usage: "print the version", Action: func(_ context.Context, c *cli.Command) error {
 				_, err := fmt.Fprintln(c.Root().Writer, version.String())
 				return err

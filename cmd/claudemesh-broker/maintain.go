@@ -19,7 +19,7 @@ func backupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "backup", Usage: "copy the database, also while the broker runs", ArgsUsage: "FILE",
 		Description: "Writes a consistent, checked copy to FILE, which must not exist. A broker starts on it as it is.\n\nEXAMPLE\n   claudemesh-broker backup --db mesh.db mesh-backup.db",
-		Flags:       []cli.Flag{dbFlag()},
+		Flags:       dbFlags(),
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.Args().Len() != 1 {
 				return fmt.Errorf("backup takes the file to write; %w", errUsage)
@@ -37,7 +37,7 @@ func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name: "check", Usage: "check the database's integrity, also while the broker runs",
 		Description: "Exits 1 and lists what is wrong. Restore the last backup then.\n\nEXAMPLE\n   claudemesh-broker check --db mesh.db",
-		Flags:       []cli.Flag{dbFlag()},
+		Flags:       dbFlags(),
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -87,7 +87,7 @@ func tokenCommand() *cli.Command {
 		Commands: []*cli.Command{{
 			Name: "reset", Usage: "draw a new admin token and print it, also while the broker runs",
 			Description: "The old token is void at once. Only the new one's hash is stored.\n\nEXAMPLE\n   claudemesh-broker token reset --db mesh.db",
-			Flags:       []cli.Flag{dbFlag()},
+			Flags:       dbFlags(),
 			Action: func(ctx context.Context, c *cli.Command) error {
 				if err := noArguments(c); err != nil {
 					return err

@@ -19,8 +19,8 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/brokerfile"
+	"github.com/claudemesh/claudemesh/internal/postgres"
 	"github.com/claudemesh/claudemesh/internal/process"
-	"github.com/claudemesh/claudemesh/internal/sqlite"
 	"github.com/claudemesh/claudemesh/internal/version"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -51,31 +51,39 @@ func serve(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	fatal := make(chan error, 1)
-	store, err := sqlite.Open(ctx, c.String("db"), sqlite.Options{Logger: log, OnFatal: func(err error) { fatal <- err }})
+	db, err := readDatabase(c)
 	if err != nil {
 		return err
 	}
-	cfg.Store = store
-	err = listenAndServe(ctx, c, cfg, tlsConfig, fatal)
-	return errors.Join(err, store.Close())
+	fatal := make(chan error, 1)
+	onFatal := func(err error) { fatal <- err }
+	if cfg.Store, err = db.open(ctx, log, onFatal); err != nil {
+		return err
+	}
+	err = listenAndServe(ctx, c, db, cfg, tlsConfig, fatal)
+	return errors.Join(err, cfg.Store.Close())
 }
 
-func listenAndServe(ctx context.Context, c *cli.Command, cfg broker.Config, tlsConfig *tls.Config, fatal <-chan error) error {
-	b, err := broker.New(ctx, cfg)
-	if err != nil {
-		return err
-	}
+func listenAndServe(ctx context.Context, c *cli.Command, db database, cfg broker.Config, tlsConfig *tls.Config, fatal chan error) error {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", c.String("listen"))
 	if err != nil {
-		_ = b.Shutdown(ctx)
 		return fmt.Errorf("%w; choose another --listen address, or stop what listens there", err)
+	}
+	if cfg.Cluster, err = db.cluster(c, ln, cfg.Logger, func(err error) { fatal <- err }); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	if b := cfg.Cluster.Bus; b != nil {
+		defer b.Close()
+	}
+	b, err := broker.New(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, ln.Close())
 	}
 	srv := b.Server()
 	srv.TLSConfig = tlsConfig
 	url := socketURL(c, ln, tlsConfig != nil)
-	greet(c, url, b.TakeToken())
+	greet(c, db, url, b.TakeToken())
 	if path := c.String("run-file"); path != "" {
 		if err := (brokerfile.Running{Process: process.Self(), URL: url, Version: version.String()}).Write(path); err != nil {
 			_ = b.Shutdown(ctx)
@@ -94,8 +102,10 @@ func listenAndServe(ctx context.Context, c *cli.Command, cfg broker.Config, tlsC
 	select {
 	case err = <-served:
 	case err = <-fatal: // what was acknowledged is safe; what was not will be sent again
-		cfg.Logger.Error("the disk failed; stopping at once", "error", err)
-		os.Exit(1)
+		if !errors.Is(err, broker.ErrReplaced) {
+			cfg.Logger.Error("the disk failed; stopping at once", "error", err)
+			os.Exit(1)
+		}
 	case <-ctx.Done():
 		cfg.Logger.Info("stopping", "cause", context.Cause(ctx))
 	}
@@ -128,9 +138,9 @@ func socketURL(c *cli.Command, ln net.Listener, secure bool) string {
 }
 
 // greet says where peers connect and, at the first start, what to do next.
-func greet(c *cli.Command, url, token string) {
+func greet(c *cli.Command, db database, url, token string) {
 	out := c.Root().Writer
-	fmt.Fprintf(out, "claudemesh-broker %s, database %s\nlistening on %s\n", version.String(), c.String("db"), url)
+	fmt.Fprintf(out, "claudemesh-broker %s, database %s\nlistening on %s\n", version.String(), db, url)
 	if token == "" {
 		return
 	}
@@ -164,11 +174,14 @@ func config(c *cli.Command, log *slog.Logger) (broker.Config, error) {
 			return broker.Config{}, fmt.Errorf("--admin-token-file: %w", err)
 		}
 	}
-	db := c.String("db")
+	db, err := readDatabase(c)
+	if err != nil {
+		return broker.Config{}, err
+	}
 	return broker.Config{
 		Open: c.Bool("open"), AdminToken: token, PublicURL: public,
 		ClientIPHeader: c.String("client-ip-header"), Limits: l, Version: version.String(), Logger: log,
-		DiskUsage: func() (int, error) { return diskUsage(db) },
+		DiskUsage: db.diskUsage(),
 	}, nil
 }
 
@@ -184,6 +197,9 @@ func tlsSetup(c *cli.Command) (*tls.Config, error) {
 		dir := c.String("tls-cache")
 		if dir == "" {
 			dir = c.String("db") + ".certs"
+			if postgres.IsURL(c.String("db")) || c.String("db-file") != "" {
+				return nil, fmt.Errorf("--tls-domain with a Postgres database needs a directory for certificates: --tls-cache; %w", errUsage)
+			}
 		}
 		m := &autocert.Manager{Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(dir), HostPolicy: autocert.HostWhitelist(domain)}
 		t := m.TLSConfig()

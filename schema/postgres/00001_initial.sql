@@ -52,6 +52,7 @@ CREATE TABLE mesh (
     genesis_sig     bytea NOT NULL CHECK (length(genesis_sig) = 64),
     created         bigint NOT NULL,
     members_version bigint NOT NULL CHECK (members_version >= 1),
+    outcast_version bigint NOT NULL DEFAULT 0, -- the members version of the last removal or close
     generation      bigint NOT NULL CHECK (generation >= 1),
     queued          bigint NOT NULL DEFAULT 0 CHECK (queued >= 0),
     queued_bytes    bigint NOT NULL DEFAULT 0 CHECK (queued_bytes >= 0)
