@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,13 +29,14 @@ var benchLimits = []string{
 func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure a broker with real peers and real envelopes",
-		Description: `Starts a broker on a temporary file, with raised limits, in a process of its own,
+		Description: `Starts a broker on a temporary file, or on Postgres, with raised limits, in a process of its own,
 connects peers to it and prints what it does. With --url and --link the load goes to
 a broker that runs already; its CPU and memory are then not seen.
 
 EXAMPLE
    claudemesh-broker bench
-   claudemesh-broker bench --mode storm --peers 100 --messages 300 --window 32 --json`,
+   claudemesh-broker bench --mode storm --peers 100 --messages 300 --window 32 --json
+   claudemesh-broker bench --mode pingpong --db postgres:///postgres --nodes 2`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "mode", Value: "pingpong,serial,storm,open,fanout", Usage: "`MODES`, with commas: " + strings.Join(bench.Modes, ", ")},
 			&cli.IntFlag{Name: "peers", Value: 100, Usage: "connected sessions"},
@@ -51,6 +50,9 @@ EXAMPLE
 			&cli.IntSliceFlag{Name: "fanout", Value: []int{10, 50, 200}, Usage: "recipients of a message in mode fanout, likewise"},
 			&cli.IntFlag{Name: "parked", Value: 1_000_000, Usage: "messages for sessions that are away, queued during mode parked"},
 			&cli.StringFlag{Name: "parked-in", Usage: "keep mode parked's database in `FILE`; what is parked there already is used again"},
+			&cli.StringFlag{Name: "db", Usage: "measure on a Postgres server, in a database of its own that is dropped afterwards; `URL`"},
+			&cli.IntFlag{Name: "nodes", Value: 1, Usage: "brokers on that database; the peers are spread over them"},
+			&cli.StringFlag{Name: "bus", Value: "postgres", Usage: "how they tell each other of news: postgres, or a nats:// `URL`"},
 			&cli.StringFlag{Name: "seal", Value: "pre", Usage: "pre: envelopes are sealed before the clock starts; live: sealing and opening are measured too"},
 			&cli.StringFlag{Name: "inbox", Value: "memory", Usage: "memory or disk: where the load's peers keep their mailboxes"},
 			&cli.StringFlag{Name: "url", Usage: "load the broker at `URL` instead of one of its own"},
@@ -81,6 +83,9 @@ func runBench(ctx context.Context, c *cli.Command) error {
 	}
 	if o.Peers < 2 || o.Messages < 1 || o.Window < 1 || o.Size < 1 || o.Size > wire.MaxBodyBytes || o.Rate < 1 {
 		return fmt.Errorf("bench needs two peers or more, a message, a window, a rate, and a size of at most %d; %w", wire.MaxBodyBytes, errUsage)
+	}
+	if n := c.Int("nodes"); n < 1 || n > 1 && c.String("db") == "" {
+		return fmt.Errorf("--nodes is above zero, and more than one needs --db; %w", errUsage)
 	}
 	dir, err := os.MkdirTemp("", "claudemesh-bench")
 	if err != nil {
@@ -118,50 +123,50 @@ func benchOnce(ctx context.Context, c *cli.Command, o bench.Options, mode, dir s
 		return bench.Run(ctx, mode, o)
 	}
 	db := filepath.Join(dir, mode+".db")
+	if server := c.String("db"); server != "" {
+		var drop func()
+		var err error
+		if db, o.Postgres, drop, err = benchDatabase(ctx, server); err != nil {
+			return nil, err
+		}
+		defer drop()
+	}
 	if mode == "parked" {
 		if kept := c.String("parked-in"); kept != "" {
 			db = kept
 		}
-		if err := bench.Park(ctx, db, o.Parked, o.Size, o.Progress); err != nil {
+		if err := park(ctx, db, o); err != nil {
 			return nil, err
 		}
 	}
-	b, url, err := startBroker(ctx, db)
+	brokers, err := startBrokers(ctx, c, db, c.Int("nodes"))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = b.Process.Signal(os.Interrupt); _ = b.Wait() }()
-	if o.Membership, err = client.Found(ctx, url, "", "bench", "bench"); err != nil {
+	for i, b := range brokers {
+		defer b.stop()
+		if i > 0 {
+			o.More = append(o.More, bench.Node{URL: b.url, Process: b.process(db)})
+		}
+	}
+	if o.Membership, err = client.Found(ctx, brokers[0].url, "", "bench", "bench"); err != nil {
 		return nil, err
 	}
-	base := strings.TrimSuffix(strings.Replace(url, "ws", "http", 1), wire.PathWS)
-	o.Broker = bench.Process{PID: b.Process.Pid, Metrics: base + "/metrics", DB: db}
+	o.Broker = brokers[0].process(db)
 	return bench.Run(ctx, mode, o)
 }
 
-// startBroker starts this very program as a broker and waits until it listens.
-func startBroker(ctx context.Context, db string) (*exec.Cmd, string, error) {
-	self, err := os.Executable()
+// park fills a database before a broker has it.
+func park(ctx context.Context, db string, o bench.Options) error {
+	d, err := parseDatabase(db)
 	if err != nil {
-		return nil, "", err
+		return err
 	}
-	cmd := exec.CommandContext(ctx, self, append([]string{"--db", db, "--listen", "127.0.0.1:0", "--open", "--log-level", "error"}, benchLimits...)...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+	s, err := d.open(ctx, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
-		return nil, "", err
+		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, "", err
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if url, ok := strings.CutPrefix(lines.Text(), "listening on "); ok {
-			go func() { _, _ = io.Copy(io.Discard, out) }()
-			return cmd, url, nil
-		}
-	}
-	return nil, "", errors.Join(errors.New("the broker did not start"), cmd.Wait())
+	return errors.Join(bench.Park(ctx, s, o.Parked, o.Size, o.Progress), s.Close())
 }
 
 func printBench(c *cli.Command, results []bench.Result) error {

@@ -35,8 +35,16 @@ type Options struct {
 	Live       bool              // seal and open within the measured time
 	Disk       string            // "": mailboxes in memory; else the directory of their files
 	Broker     Process           // the broker, where it can be seen
+	More       []Node            // other brokers on its database: peers connect to each in turn
+	Postgres   int               // process id of that database's server, where it can be seen
 	Progress   io.Writer         // what goes on; nil discards
 	Logger     *slog.Logger
+}
+
+// Node is one more broker of the same mesh.
+type Node struct {
+	URL string // of its WebSocket
+	Process
 }
 
 // Quantiles are latencies in milliseconds.
@@ -184,8 +192,12 @@ func (b *bencher) dialOne(ctx context.Context, i int, edit func(int, *peer, *cli
 	if err != nil {
 		return nil, err
 	}
+	m := b.Membership
+	if n := i % (len(b.More) + 1); n > 0 {
+		m.Broker = b.More[n-1].URL
+	}
 	o := client.Options{
-		Membership: b.Membership, SessionSeed: client.Secret(trust.NewSecretKey().Seed()), Logger: b.Logger,
+		Membership: m, SessionSeed: client.Secret(trust.NewSecretKey().Seed()), Logger: b.Logger,
 		Card: client.Card{Label: fmt.Sprintf("p%d", i), PeerType: "connector"}, Hold: !b.Live,
 		Mailbox: &ledger{Mailbox: box, accepted: func(id client.ID) { b.noteAck(p, id) }},
 	}

@@ -24,6 +24,9 @@ func (b *bencher) measured(mode string, messages int, load func() error) (Result
 	if messages > 0 {
 		r.BrokerCPUMicros = float64((after.cpu - before.cpu).Microseconds()) / float64(messages)
 	}
+	if took := after.server - before.server; took > 0 && messages > 0 {
+		r.Extra = append(r.Extra, Figure{"CPU of the database's server", float64(took.Microseconds()) / float64(messages), "us per message"})
+	}
 	if commits := after.commits - before.commits; commits > 0 {
 		r.Extra = append(r.Extra, Figure{"commits", commits, ""}, Figure{"operations per commit", (after.ops - before.ops) / commits, ""})
 	}
@@ -195,6 +198,8 @@ func (b *bencher) pingpong(ctx context.Context) (Result, error) {
 		return nil
 	})
 	b.rates(&r)
+	one := r.LatencyMs
+	r.Extra = append(r.Extra, Figure{"one way p50", one.P50, "ms"}, Figure{"one way p99", one.P99, "ms"})
 	r.LatencyMs = quantiles(trips)
 	return r, err
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/seal"
-	"github.com/claudemesh/claudemesh/internal/sqlite"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -24,20 +23,10 @@ const (
 	parkedOver       = time.Hour
 )
 
-// Park brings the messages that wait in the database at path up to n: for
-// sessions that are away, in a mesh of their own. They go through the store and
-// not through a broker, which takes a fraction of the time; no broker may have
-// the file open.
-func Park(ctx context.Context, path string, n, size int, progress io.Writer) (err error) {
-	s, err := sqlite.Open(ctx, path, sqlite.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if e := s.Close(); err == nil {
-			err = e
-		}
-	}()
+// Park brings the messages that wait in a store up to n: for sessions that are
+// away, in a mesh of their own. They go through the store and not through a broker,
+// which takes a fraction of the time.
+func Park(ctx context.Context, s broker.Store, n, size int, progress io.Writer) error {
 	st, err := s.Stats(ctx)
 	if err != nil {
 		return err
@@ -56,7 +45,7 @@ func Park(ctx context.Context, path string, n, size int, progress io.Writer) (er
 
 // lot is the mesh whose messages are parked.
 type lot struct {
-	s       *sqlite.Store
+	s       broker.Store
 	mesh    wire.ID
 	peers   []broker.PeerID
 	content int // bytes of ciphertext
@@ -65,7 +54,7 @@ type lot struct {
 	err error // the first refusal
 }
 
-func newLot(ctx context.Context, s *sqlite.Store, size int) (*lot, error) {
+func newLot(ctx context.Context, s broker.Store, size int) (*lot, error) {
 	now, l := time.Now(), &lot{s: s}
 	rand.Read(l.mesh[:])
 	owner := trust.NewSecretKey()
