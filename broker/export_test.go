@@ -30,6 +30,7 @@ func Tick(b *Broker) {
 		m.settleAgain()
 		m.expireLeases(b.ctx, now)
 		m.endGrace(now)
+		m.tend(now)
 	}
 	b.checkDisk()
 	b.expire(now)

@@ -18,19 +18,14 @@ import (
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
+	"github.com/claudemesh/claudemesh/internal/pgtest"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections()
 	// The server waits half a second before it closes a connection whose request it has cut short.
-	if err := goleak.Find(goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait")); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(pgtest.Main(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait")))
 }
 
 // clock is a test's time: the real one and an offset.
@@ -62,8 +57,14 @@ type user struct {
 
 func newWorld(t *testing.T, edit func(*broker.Config)) *world {
 	t.Helper()
+	return newWorldOn(t, "", edit)
+}
+
+// newWorldOn is newWorld on a Postgres database, unless that is "".
+func newWorldOn(t *testing.T, db string, edit func(*broker.Config)) *world {
+	t.Helper()
 	w := &world{t: t, clock: &clock{}}
-	w.World = meshtest.New(t, func(c *broker.Config) {
+	w.World = meshtest.NewOn(t, db, func(c *broker.Config) {
 		c.Now = w.clock.Now
 		// A test that moves the clock may do so while something is being written.
 		c.Limits.GoneAfter, c.Limits.PingEvery, c.Limits.WriteTimeout = 1e6*time.Hour, 1e6*time.Hour, 1e6*time.Hour
@@ -74,6 +75,7 @@ func newWorld(t *testing.T, edit func(*broker.Config)) *world {
 	w.m = w.Found("acme", "alice")
 	w.owner = trust.SecretKeyFromSeed(w.m.OwnerSeed)
 	w.founder = &user{w: w, name: "alice", key: trust.SecretKeyFromSeed(w.m.MemberSeed), cert: w.m.Certificate}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	t.Cleanup(w.finish)
 	return w
 }

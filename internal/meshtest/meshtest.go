@@ -15,6 +15,8 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/pgtest"
+	"github.com/claudemesh/claudemesh/internal/postgres"
 	"github.com/claudemesh/claudemesh/internal/sqlite"
 	"github.com/claudemesh/claudemesh/internal/trust"
 )
@@ -23,20 +25,41 @@ import (
 type World struct {
 	T      testing.TB
 	URL    string // ws://127.0.0.1:PORT/ws
-	File   string // the broker's database
+	File   string // the broker's database, unless it is
+	DB     string // the URL of one that it shares
 	Config broker.Config
 	Broker *broker.Broker
 	Logger *slog.Logger
 
 	addr  string
-	store *sqlite.Store
+	store broker.Store
 	srv   *http.Server
 }
 
-// New starts a world; edit changes the broker's configuration, nil leaves it.
+// Another starts another broker on the database of a world, which is one of several.
+func (w *World) Another(edit func(*broker.Config)) *World {
+	w.T.Helper()
+	o := &World{T: w.T, DB: w.DB, addr: "127.0.0.1:0", Logger: w.Logger, Config: w.Config}
+	edit(&o.Config)
+	o.Start()
+	w.T.Cleanup(o.Stop)
+	return o
+}
+
+// New starts a world, on Postgres when MESHTEST_POSTGRES is set; edit changes the broker's configuration, nil leaves it.
 func New(t testing.TB, edit func(*broker.Config)) *World {
 	t.Helper()
-	w := &World{T: t, File: filepath.Join(t.TempDir(), "mesh.db"), addr: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)}
+	db := ""
+	if os.Getenv("MESHTEST_POSTGRES") != "" {
+		db = pgtest.Database(t)
+	}
+	return NewOn(t, db, edit)
+}
+
+// NewOn is New on a Postgres database; "" is a file.
+func NewOn(t testing.TB, db string, edit func(*broker.Config)) *World {
+	t.Helper()
+	w := &World{T: t, DB: db, File: filepath.Join(t.TempDir(), "mesh.db"), addr: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)}
 	if os.Getenv("MESHTEST_LOG") != "" {
 		w.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -52,11 +75,17 @@ func New(t testing.TB, edit func(*broker.Config)) *World {
 // Start starts the broker on its file and, after the first time, its port.
 func (w *World) Start() {
 	w.T.Helper()
-	store, err := sqlite.Open(context.Background(), w.File, sqlite.Options{Logger: w.Logger})
+	cfg, err := w.Config, error(nil)
+	if w.DB != "" {
+		w.store, err = postgres.Open(context.Background(), w.DB, postgres.Options{Logger: w.Logger})
+		if cfg.Cluster.Node == "" {
+			cfg.Cluster.Node = "one"
+		}
+	} else {
+		w.store, err = sqlite.Open(context.Background(), w.File, sqlite.Options{Logger: w.Logger})
+	}
 	w.must(err)
-	w.store = store
-	cfg := w.Config
-	cfg.Store = store
+	cfg.Store = w.store
 	w.Broker, err = broker.New(context.Background(), cfg)
 	w.must(err)
 	var ln net.Listener

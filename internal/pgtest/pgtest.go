@@ -33,8 +33,8 @@ var shared struct {
 }
 
 // Main runs a package's tests, stops the cluster they shared and looks for
-// goroutines that were left behind. It returns the exit code.
-func Main(m *testing.M) int {
+// goroutines that were left behind, as the options say. It returns the exit code.
+func Main(m *testing.M, opts ...goleak.Option) int {
 	code := m.Run()
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -45,7 +45,7 @@ func Main(m *testing.M) int {
 		}
 	}
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := goleak.Find(opts...); err != nil {
 			fmt.Fprintln(os.Stderr, "goleak:", err)
 			code = 1
 		}
