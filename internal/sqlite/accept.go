@@ -7,29 +7,8 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
-
-// The numbers that stand for names in the hot tables. They are in files: never
-// change one.
-const (
-	stateQueued = iota
-	stateDelivered
-	stateBounced
-)
-
-var states = [...]wire.State{wire.StateQueued, wire.StateDelivered, wire.StateBounced}
-
-var modes = [...]wire.Mode{1: wire.ModeDM, 2: wire.ModeGroup, 3: wire.ModeBroadcast, 4: wire.ModeReceipt}
-
-// modeNumber returns 0 for an unknown mode.
-func modeNumber(m wire.Mode) int {
-	for i := 1; i < len(modes); i++ {
-		if modes[i] == m {
-			return i
-		}
-	}
-	return 0
-}
 
 // Accept implements broker.QueueStore.
 func (s *Store) Accept(m *broker.Message, done func(broker.Accepted, error)) (first int64) {
@@ -51,7 +30,7 @@ func (s *Store) Settle(ends []broker.Settlement, done func(settled []bool, err e
 // accept stores one message under its numbers. refused concerns this message
 // alone; err ends the transaction.
 func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refused, err error) {
-	mode, rank := modeNumber(m.Mode), m.Priority.Rank()
+	mode, rank := schema.ModeNumber(m.Mode), m.Priority.Rank()
 	if mode == 0 || rank < 0 {
 		return out, fmt.Errorf("message of mode %q, priority %q", m.Mode, m.Priority), nil
 	}
@@ -142,9 +121,9 @@ func (w *writer) settle(ends []broker.Settlement) ([]bool, error) {
 	settled := make([]bool, len(ends))
 	for i := range ends {
 		e := &ends[i]
-		state, code := stateDelivered, ""
+		state, code := schema.StateDelivered, ""
 		if e.State == wire.StateBounced {
-			state, code = stateBounced, string(e.Code)
+			state, code = schema.StateBounced, string(e.Code)
 		}
 		n, err := w.hot.settle.exec(w.st.Raw(), int64(state), code, toMillis(e.At), e.Delivery, int64(e.Recipient))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // querier reads: the pool's or the writer's statements, or a snapshot.
@@ -38,10 +39,10 @@ func scanOutcome(rows *sql.Rows) (outcome, error) {
 	if err != nil {
 		return o, err
 	}
-	if state < 0 || state >= len(states) {
+	if state < 0 || state >= len(schema.States) {
 		return o, fmt.Errorf("%w: delivery %d has state %d", ErrCorrupt, o.Delivery, state)
 	}
-	o.State = states[state]
+	o.State = schema.States[state]
 	return o, nil
 }
 

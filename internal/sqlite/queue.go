@@ -9,6 +9,7 @@ import (
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/prepared"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // Retry implements broker.QueueStore. A delivery that is not queued counts 0.
@@ -77,10 +78,10 @@ func scanQueued(r *sql.Rows, p wire.Priority) (broker.Delivery, error) {
 	if err != nil {
 		return d, err
 	}
-	if mode < 1 || mode >= len(modes) {
+	if mode < 1 || mode >= len(schema.Modes) {
 		return d, fmt.Errorf("%w: delivery %d has mode %d", ErrCorrupt, d.Number, mode)
 	}
-	if d.Mode = modes[mode]; d.Mode.Direct() {
+	if d.Mode = schema.Modes[mode]; d.Mode.Direct() {
 		d.Nonce, d.Ciphertext = split(d.Wrap)
 		d.Wrap = nil
 	}

@@ -238,7 +238,92 @@ CREATE TABLE outcome (
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX outcome_settled ON outcome USING brin (settled) WITH (pages_per_range = 16, autosummarize = on);
 
+-- drop_bodies deletes the bodies of those messages that no delivery waits for.
+-- It runs after the statement that deleted deliveries, to see that they are gone.
+-- +goose StatementBegin
+CREATE FUNCTION drop_bodies(messages bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM body USING unnest(messages) AS t (seq) WHERE body.seq = t.seq AND NOT EXISTS (
+        SELECT 1 FROM message m JOIN delivery d ON d.id >= m.seq AND d.id < m.seq + m.recipients WHERE m.seq = t.seq);
+END $$;
+-- +goose StatementEnd
+
+-- post writes one batch of a node's writer: messages (m_), their deliveries (d_)
+-- and settlements (s_), each as columns. It is one statement, so that all of a
+-- batch is here before the first lock is taken: a broker that is stopped
+-- while it sends holds nothing. meshes are the rows to lock. Numbers (m_num, d_num,
+-- d_message) count from first, which is drawn here. What it returns: stored,
+-- the m_num of the messages that were not refused, and settled, the places in s_,
+-- from 1, of the deliveries that were queued.
+-- +goose StatementBegin
+CREATE FUNCTION post(
+    me text, mine bigint, meshes bigint[], total bigint,
+    m_num bigint[], m_mesh bigint[], m_sender bigint[], m_id bytea[], m_hash bytea[], m_mode bigint[], m_recipients bigint[],
+    m_created bigint[], m_expires bigint[], m_version bigint[], m_nonce bytea[], m_ciphertext bytea[],
+    d_num bigint[], d_message bigint[], d_recipient bigint[], d_size bigint[], d_priority bigint[], d_wrap bytea[],
+    s_id bigint[], s_recipient bigint[], s_mesh bigint[], s_at bigint[], s_state bigint[], s_code text[],
+    OUT first bigint, OUT stored bigint[], OUT settled bigint[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    touched bigint[];
+BEGIN
+    IF mine <> 0 THEN
+        PERFORM fence(me, mine);
+    END IF;
+    PERFORM 1 FROM mesh WHERE id = ANY (meshes) ORDER BY id FOR NO KEY UPDATE;
+    IF total > 0 THEN
+        first := numbers(total);
+        WITH new AS (
+            INSERT INTO message (seq, mesh, sender, id, hash, mode, recipients, created, expires)
+            SELECT first + m.num, m.mesh, m.sender, m.id, m.hash, m.mode, m.recipients, m.created, m.expires
+            FROM unnest(m_num, m_mesh, m_sender, m_id, m_hash, m_mode, m_recipients, m_created, m_expires, m_version)
+                AS m (num, mesh, sender, id, hash, mode, recipients, created, expires, version)
+            JOIN mesh g ON g.id = m.mesh
+            WHERE m.version = 0 OR g.members_version <= m.version
+            ORDER BY m.num -- of two with one id the first is stored
+            ON CONFLICT (id, sender) DO NOTHING
+            RETURNING message.seq, message.mesh, message.created, message.expires, message.recipients
+        ), bodies AS (
+            INSERT INTO body (seq, nonce, ciphertext)
+            SELECT new.seq, b.nonce, b.ciphertext
+            FROM unnest(m_num, m_nonce, m_ciphertext) AS b (num, nonce, ciphertext)
+            JOIN new ON new.seq = first + b.num AND new.recipients > 0
+        ), queue AS (
+            INSERT INTO delivery (id, message, recipient, expires, at, size, priority, wrap)
+            SELECT first + d.num, new.seq, d.recipient, new.expires, new.created, d.size, d.priority, d.wrap
+            FROM unnest(d_num, d_message, d_recipient, d_size, d_priority, d_wrap)
+                AS d (num, message, recipient, size, priority, wrap)
+            JOIN new ON new.seq = first + d.message
+            RETURNING delivery.message, delivery.size
+        ), counted AS (
+            UPDATE mesh SET queued = queued + c.n, queued_bytes = queued_bytes + c.bytes
+            FROM (SELECT new.mesh, count(*) AS n, sum(queue.size) AS bytes
+                FROM queue JOIN new ON new.seq = queue.message GROUP BY new.mesh) c
+            WHERE mesh.id = c.mesh
+        )
+        SELECT array_agg(new.seq - first) INTO stored FROM new;
+    END IF;
+    IF cardinality(s_id) > 0 THEN
+        WITH gone AS (
+            DELETE FROM delivery USING unnest(s_id, s_recipient, s_mesh, s_at, s_state, s_code) WITH ORDINALITY
+                AS s (id, recipient, mesh, at, state, code, place)
+            WHERE delivery.id = s.id AND delivery.recipient = s.recipient
+            RETURNING delivery.id, delivery.message, delivery.recipient, delivery.size, s.mesh, s.at, s.state, s.code, s.place
+        ), ended AS (
+            INSERT INTO outcome (id, message, recipient, at, epoch, size, state, code)
+            SELECT gone.id, gone.message, gone.recipient, gone.at, mine, gone.size, gone.state, gone.code FROM gone
+        ), counted AS (
+            UPDATE mesh SET queued = queued - c.n, queued_bytes = queued_bytes - c.bytes
+            FROM (SELECT gone.mesh, count(*) AS n, sum(gone.size) AS bytes FROM gone GROUP BY gone.mesh) c
+            WHERE mesh.id = c.mesh
+        )
+        SELECT array_agg(gone.place), array_agg(DISTINCT gone.message) INTO settled, touched FROM gone;
+        PERFORM drop_bodies(touched);
+    END IF;
+END $$;
+-- +goose StatementEnd
+
 -- +goose Down
 DROP TABLE outcome, delivery, body, message, presence, peer, key_box, revocation, invite_close, invite, member, mesh, node, broker;
-DROP FUNCTION numbers(bigint), fence(text, bigint), now_ms();
+DROP FUNCTION post, drop_bodies, numbers, fence, now_ms;
 DROP SEQUENCE delivery_number, node_epoch;
