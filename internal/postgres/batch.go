@@ -180,8 +180,8 @@ func (c *columns) post(ctx context.Context, conn *pgconn.PgConn, node broker.Nod
 	if len(row[0]) == 8 {
 		first = int64(binary.BigEndian.Uint64(row[0]))
 	}
-	if err := each(row[1], stored); err != nil {
+	if err := eachInt(row[1], stored); err != nil {
 		return 0, err
 	}
-	return first, each(row[2], func(place int64) { *c.places[place-1] = true })
+	return first, eachInt(row[2], func(place int64) { *c.places[place-1] = true })
 }

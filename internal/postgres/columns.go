@@ -65,8 +65,8 @@ func (a *array) value() []byte {
 	return a.buf
 }
 
-// each calls got with every element of an array of bigint, NULL being an empty one.
-func each(array []byte, got func(v int64)) error {
+// eachInt calls got with every element of an array of bigint, NULL being an empty one.
+func eachInt(array []byte, got func(v int64)) error {
 	if len(array) <= 12 {
 		return nil
 	}

@@ -57,6 +57,7 @@ func (o Options) withDefaults() Options {
 type Store struct {
 	opts Options
 	pool *pgxpool.Pool
+	keep *pgxpool.Pool // for Renew alone, which must not wait for others
 	w    *writer
 
 	closed  atomic.Bool
@@ -90,7 +91,12 @@ func Open(ctx context.Context, url string, opts Options) (_ *Store, err error) {
 	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg); err != nil {
 		return nil, err
 	}
+	if s.keep, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), keepConfig(cfg)); err != nil {
+		s.pool.Close()
+		return nil, err
+	}
 	if s.w, err = startWriter(ctx, s, cfg.ConnConfig); err != nil {
+		s.keep.Close()
 		s.pool.Close()
 		return nil, err
 	}
@@ -132,6 +138,7 @@ func (s *Store) Close() error {
 	s.close.Do(func() {
 		s.w.stop()
 		s.closed.Store(true)
+		s.keep.Close()
 		s.pool.Close()
 	})
 	return nil
@@ -142,15 +149,19 @@ func (s *Store) Close() error {
 // When the connection is lost, also during the commit, it runs again: run must
 // come to the same end when its changes are there already.
 func (s *Store) tx(ctx context.Context, run func(ctx context.Context, tx pgx.Tx) error) error {
+	return s.txOf(ctx, s.enlisted(), run)
+}
+
+// txOf is tx for a node; the zero one is not fenced.
+func (s *Store) txOf(ctx context.Context, node broker.Node, run func(ctx context.Context, tx pgx.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.transact(context.WithoutCancel(ctx), run)
+	return s.transact(context.WithoutCancel(ctx), node, run)
 }
 
-// transact is tx that ctx can end at any time.
-func (s *Store) transact(ctx context.Context, run func(ctx context.Context, tx pgx.Tx) error) error {
-	node := s.enlisted()
+// transact is txOf that ctx can end at any time.
+func (s *Store) transact(ctx context.Context, node broker.Node, run func(ctx context.Context, tx pgx.Tx) error) error {
 	return s.insist(ctx, func(ctx context.Context) error {
 		start := time.Now()
 		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {

@@ -1,8 +1,12 @@
 package postgres
 
 import (
+	"context"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -56,4 +60,38 @@ func blob(b wire.Blob) []byte {
 		return []byte{}
 	}
 	return b
+}
+
+// raw scans a bytea into a blob, which is nil when there are no bytes.
+func raw(b *wire.Blob) pgtype.BytesScanner { return (*rawBlob)(b) }
+
+type rawBlob wire.Blob
+
+// ScanBytes implements pgtype.BytesScanner.
+func (r *rawBlob) ScanBytes(v []byte) error {
+	*r = append(rawBlob(nil), v...)
+	return nil
+}
+
+// list returns what a query finds; nil when that is nothing.
+func list[T any](ctx context.Context, q querier, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.AppendRows([]T(nil), rows, scan)
+}
+
+// each scans every row that a query finds and calls got after it.
+func each(ctx context.Context, q querier, dest []any, got func(), sql string, args ...any) error {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	return scanEach(rows, dest, got)
+}
+
+func scanEach(rows pgx.Rows, dest []any, got func()) error {
+	_, err := pgx.ForEachRow(rows, dest, func() error { got(); return nil })
+	return err
 }

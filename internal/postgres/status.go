@@ -12,7 +12,7 @@ import (
 // Ready implements broker.Store. It locks a row that is always there: a
 // standby and a fenced node refuse that.
 func (s *Store) Ready(ctx context.Context) error {
-	return s.transact(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.transact(ctx, s.enlisted(), func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "SELECT FROM "+versionTable+" LIMIT 1 FOR KEY SHARE")
 		return err
 	})

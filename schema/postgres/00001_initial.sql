@@ -147,6 +147,7 @@ CREATE TABLE peer (
 ) WITH (fillfactor = 70);
 CREATE INDEX peer_member ON peer (mesh, member);
 CREATE INDEX peer_forgotten ON peer (forgotten) WHERE forgotten > 0;
+CREATE INDEX peer_changed ON peer (changed);
 
 -- Which node holds a peer's mailbox: that node alone pushes what waits there.
 -- A row counts only while its node's row, with that epoch, stands.

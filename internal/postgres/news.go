@@ -1,0 +1,96 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// Outcomes implements broker.ClusterStore.
+func (s *Store) Outcomes(ctx context.Context, deliveries []int64) (out []broker.Outcome, err error) {
+	err = s.snapshot(ctx, func(ctx context.Context, q querier) error {
+		settled, err := collect(ctx, q, settledQuery+"WHERE d.id = ANY($1)", deliveries)
+		if err != nil {
+			return err
+		}
+		queued, err := collect(ctx, q, queuedQuery+"WHERE d.id = ANY($1)", deliveries)
+		out = append(settled, queued...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// A row is stamped (changed, settled) some time before its transaction commits,
+// and nobody sees it until then. So a node asks the next time from before the
+// beginning of the oldest transaction that writes at this moment, but from no
+// further back than a minute: such a transaction is not a broker's, whose
+// statements end after 30 s and which is ended when it idles for 5 s. The
+// five seconds are for the instant between stamp and first write, in which a
+// transaction does not show yet, for a server's clock that is set back, and
+// for roles that may not see each other's transactions.
+const watchQuery = `SELECT greatest(now_ms() - 60000, least(now_ms(), min(extract(epoch FROM xact_start) * 1000)::bigint) - 5000)
+	FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL`
+
+// News implements broker.ClusterStore.
+func (s *Store) News(ctx context.Context, w broker.Watch) (news broker.News, err error) {
+	err = s.insist(ctx, func(ctx context.Context) error {
+		var at int64 // first: what is missing in the snapshot is stamped later
+		if err := s.pool.QueryRow(ctx, watchQuery).Scan(&at); err != nil {
+			return err
+		}
+		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+			news, err = s.gather(ctx, tx, w)
+			news.At = at
+			return err
+		})
+	})
+	if err != nil {
+		return broker.News{}, err
+	}
+	return news, nil
+}
+
+const (
+	versionsQuery  = "SELECT id, mesh_id, members_version FROM mesh WHERE mesh_id = ANY($1)"
+	holdersQuery   = "SELECT h.peer, n.name, n.epoch, h.conn, h.person " + standingHolder + " WHERE h.mesh = ANY($1)"
+	newPeersQuery  = locateQuery + "WHERE p.mesh = ANY($1) AND p.changed >= $2 ORDER BY p.id"
+	countsQuery    = "SELECT recipient, count(*) FROM delivery WHERE recipient = ANY($1) GROUP BY recipient"
+	newEndingsTail = "WHERE d.settled >= $1 AND d.epoch <> $2 AND m.sender = ANY($3)"
+)
+
+// gather reads all but News.At.
+func (s *Store) gather(ctx context.Context, tx pgx.Tx, w broker.Watch) (news broker.News, err error) {
+	news = broker.News{Versions: make(map[wire.ID]int64), Holders: make(map[broker.PeerID]broker.Holder), Queued: make(map[broker.PeerID]int64)}
+	ids := make([][]byte, len(w.Meshes))
+	for i := range w.Meshes {
+		ids[i] = w.Meshes[i][:]
+	}
+	var id wire.ID
+	var row, n int64
+	meshes := make([]int64, 0, len(ids))
+	if err := each(ctx, tx, []any{&row, fixed(id[:]), &n}, func() {
+		meshes = append(meshes, row)
+		news.Versions[id] = n
+	}, versionsQuery, ids); err != nil {
+		return news, err
+	}
+	var peer broker.PeerID
+	var h broker.Holder
+	if err := each(ctx, tx, []any{&peer, &h.Name, &h.Epoch, &h.Conn, &h.Person}, func() { news.Holders[peer] = h }, holdersQuery, meshes); err != nil {
+		return news, err
+	}
+	if err := each(ctx, tx, []any{&peer, &n}, func() { news.Queued[peer] = n }, countsQuery, numbers(w.Mailboxes)); err != nil || w.Since == 0 {
+		return news, err
+	}
+	if news.Peers, err = list(ctx, tx, scanLocated, newPeersQuery, meshes, w.Since); err != nil {
+		return news, err
+	}
+	news.Outcomes, err = collect(ctx, tx, settledQuery+newEndingsTail, w.Since, s.enlisted().Epoch, numbers(w.Senders))
+	return news, err
+}
