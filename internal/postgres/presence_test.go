@@ -223,6 +223,7 @@ func TestNews(t *testing.T) {
 
 // What a transaction stamped long before it commits is told all the same.
 func TestNewsOfSlowTransactions(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	s, _ := c.node("a", longLease)
 	p := c.session(s)
