@@ -57,13 +57,19 @@ func (s *Store) News(ctx context.Context, w broker.Watch) (news broker.News, err
 	return news, nil
 }
 
+// A plan for any arguments takes an array for a short one and searches it row by
+// row: what may be long is unnested where it is not looked up in an index. And it takes
+// what is new for a third of the table: so the numbers are found first, then what they name.
 const (
-	meshNewsQuery = "SELECT id, mesh_id, members_version, queued, queued_bytes FROM mesh WHERE mesh_id = ANY($1)"
-	holdersQuery  = "SELECT h.peer, " + holderColumns + standingHolder + " WHERE h.mesh = ANY($1)"
-	newPeersQuery = locateQuery + "WHERE p.mesh = ANY($1) AND p.changed >= $2 ORDER BY p.id"
-	countsQuery   = "SELECT recipient, count(*) FROM delivery WHERE recipient = ANY($1) GROUP BY recipient"
-	newEndsQuery  = "SELECT " + outcomeColumns + " FROM outcome d JOIN message m ON m.seq = d.message" + outcomePeers +
-		"WHERE d.settled >= $1 AND d.epoch <> $2 AND m.sender = ANY ($3) ORDER BY d.id"
+	meshNewsQuery = "SELECT id, mesh_id, members_version, queued, queued_bytes FROM mesh WHERE mesh_id = ANY ($1)"
+	holdersQuery  = "SELECT h.peer, " + holderColumns + standingHolder + " WHERE h.mesh = ANY ($1)"
+	countsQuery   = "SELECT recipient, count(*) FROM delivery WHERE recipient = ANY ($1) GROUP BY recipient"
+	// OFFSET makes the inner query come first in the one, and the outer in the other:
+	// few rows are new, whatever the tables hold.
+	newPeersQuery = `SELECT id FROM (SELECT id, mesh FROM peer WHERE changed >= $2 OFFSET 0) p
+		WHERE mesh IN (SELECT unnest($1::bigint[]))`
+	newEndsQuery = `SELECT d.id FROM outcome d JOIN LATERAL (SELECT sender FROM message WHERE seq = d.message OFFSET 0) m ON true
+		WHERE d.settled >= $1 AND d.epoch <> $2 AND m.sender IN (SELECT unnest($3::bigint[]))`
 )
 
 // gather reads all but News.At.
@@ -91,9 +97,17 @@ func (s *Store) gather(ctx context.Context, tx pgx.Tx, w broker.Watch) (news bro
 	if err := each(ctx, tx, []any{&peer, &n}, func() { news.Queued[peer] = n }, countsQuery, w.Mailboxes); err != nil || w.Since == 0 {
 		return news, err
 	}
-	if news.Peers, err = list(ctx, tx, scanLocated, newPeersQuery, meshes, w.Since); err != nil {
+	peers, err := list(ctx, tx, pgx.RowTo[int64], newPeersQuery, meshes, w.Since)
+	if err != nil {
 		return news, err
 	}
-	news.Outcomes, err = collect(ctx, tx, newEndsQuery, w.Since, s.enlisted().Epoch, w.Senders)
+	if news.Peers, err = list(ctx, tx, scanLocated, locateQuery+"WHERE p.id = ANY ($1) ORDER BY p.id", peers); err != nil {
+		return news, err
+	}
+	ends, err := list(ctx, tx, pgx.RowTo[int64], newEndsQuery, w.Since, s.enlisted().Epoch, w.Senders)
+	if err != nil {
+		return news, err
+	}
+	news.Outcomes, err = collect(ctx, tx, outcomesQuery, ends)
 	return news, err
 }
