@@ -45,8 +45,8 @@ func three(t *testing.T, db, bus string) *clustertest.Cluster {
 // trial has a crowd talk by way of every node and the balancer while something
 // goes wrong again and again, and audits that nothing that was acknowledged is lost
 // and nothing is shown twice. It logs the figures. Recovery is how long the
-// slowest delivery took of those that were sent around a fault.
-func trial(t *testing.T, c *clustertest.Cluster, rounds int, wrong func(round int)) {
+// slowest delivery took of those that were sent around a fault; the longest is returned.
+func trial(t *testing.T, c *clustertest.Cluster, rounds int, wrong func(round int)) time.Duration {
 	t.Helper()
 	crowd := clustertest.NewCrowd(t)
 	everywhere := c.Everywhere(clustertest.Found(t, c.Nodes[0].URL, 2))
@@ -82,4 +82,5 @@ func trial(t *testing.T, c *clustertest.Cluster, rounds int, wrong func(round in
 	if f.Bounced > 0 || f.Shown == 0 {
 		t.Errorf("nothing is to bounce, and all to be shown: %+v", f)
 	}
+	return recovery[len(recovery)-1]
 }

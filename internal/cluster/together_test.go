@@ -137,7 +137,7 @@ func send(t *testing.T, from *client.Client, target, text string, to ...*client.
 }
 
 // died: who was connected to a node that is killed is missed when its lease has
-// passed, and found again at another.
+// passed, and seen again when it is back.
 func died(t *testing.T, c *clustertest.Cluster, peers []*client.Client) {
 	t.Helper()
 	began := time.Now()
