@@ -140,7 +140,7 @@ func send(t testing.TB, b broker.Bus, node, payload string) {
 func TestPayloadsArriveInOrder(t *testing.T) {
 	overBoth(t, func(t *testing.T, m medium) {
 		one, two := m.open(t), m.open(t)
-		long := strings.Repeat("a name of any length, with 'quotes' and \x01 ", 10)
+		long := strings.Repeat("b: a name of any length, with 'quotes' and \x01 ", 10)
 		nodes := []string{"b", "B", "", long}
 		ears := []*heard{listen(t, one, nodes[0]), listen(t, one, nodes[1]), listen(t, two, nodes[2]), listen(t, two, nodes[3])}
 		twin := listen(t, one, nodes[3])
