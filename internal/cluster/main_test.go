@@ -52,6 +52,7 @@ func trial(t *testing.T, c *clustertest.Cluster, rounds int, wrong func(round in
 	everywhere := c.Everywhere(clustertest.Found(t, c.Nodes[0].URL, 2))
 	senders := crowd.Add(everywhere, 8, true, nil)
 	recipients := crowd.Add(everywhere, 16, true, nil)
+	met := crowd.Meet(senders, recipients)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	began := time.Now()
@@ -76,9 +77,9 @@ func trial(t *testing.T, c *clustertest.Cluster, rounds int, wrong func(round in
 		recovery = append(recovery, crowd.Ledger.Slowest(at.Add(-500*time.Millisecond), until).Round(time.Millisecond))
 	}
 	slices.Sort(recovery)
-	t.Logf("%s: %d faults in %s; messages %d, deliveries acked %d, shown %d, bounced %d, lost %d, twice %d; recovery p50 %s, max %s",
+	t.Logf("%s: %d faults in %s; messages %d, deliveries acked %d, shown %d, bounced %d, lost %d, twice %d; recovery p50 %s, max %s; before, all were known after %s",
 		t.Name(), rounds, took.Round(time.Second), f.Kept, f.Acked, f.Shown, f.Bounced, f.Lost, f.Twice,
-		recovery[len(recovery)/2], recovery[len(recovery)-1])
+		recovery[len(recovery)/2], recovery[len(recovery)-1], met.Round(time.Millisecond))
 	if f.Bounced > 0 || f.Shown == 0 {
 		t.Errorf("nothing is to bounce, and all to be shown: %+v", f)
 	}

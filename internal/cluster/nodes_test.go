@@ -98,6 +98,7 @@ func TestStartTogether(t *testing.T) {
 		most = max(most, time.Since(began))
 		crowd := clustertest.NewCrowd(t)
 		peers := crowd.Add(c.Everywhere(clustertest.Found(t, c.Nodes[0].URL, 1)), 2, false, nil)
+		crowd.Meet(peers, peers)
 		for i, p := range peers {
 			crowd.Send(t.Context(), p, fmt.Sprintf("%s/hello", p.Name), "", peers[1-i])
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -125,6 +126,24 @@ func (c *Crowd) Add(members []client.Membership, n int, disk bool, edit func(*cl
 		Must(c.t, p.C.Ready(ctx))
 	}
 	return c.peers[first:]
+}
+
+// Meet waits until each of some peers knows each of others, and says how long it
+// took. At several brokers, being ready is not being known everywhere.
+func (c *Crowd) Meet(some, others []*Peer) time.Duration {
+	c.t.Helper()
+	began := time.Now()
+	var keys []string
+	for _, p := range others {
+		keys = append(keys, p.C.Key().String())
+	}
+	for _, p := range some {
+		Eventually(c.t, 2*time.Minute, p.Name+" knows all others", func() bool {
+			to, _, err := p.C.Resolve(context.Background(), keys)
+			return err == nil && !slices.ContainsFunc(to, func(t client.SentTarget) bool { return t.Err != nil })
+		})
+	}
+	return time.Since(began)
 }
 
 func (c *Crowd) noteAck(id client.ID, to client.Key) {
