@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X github.com/claudemesh/claudemesh/internal/version.version=$(
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test test-claude faults soak soak-faults soak-leak soak-store check fuzz bench dist clean
+.PHONY: build demo test test-claude test-cluster faults soak soak-faults soak-leak soak-store soak-cluster check fuzz bench dist clean
 
 build: ## both binaries, into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/claudemesh ./cmd/claudemesh-broker
@@ -25,12 +25,15 @@ test-claude: build ## sessions of the real Claude Code, which it installs into t
 	cd test/claude && CLAUDE_BIN="$(CURDIR)/test/claude/.cache/node_modules/.bin/claude" CLAUDEMESH_BIN="$(CURDIR)/bin" \
 	  timeout -k 10 15m ./offline.sh node --test --test-concurrency=1 --test-reporter=spec $(TESTS)
 
+test-cluster: ## brokers that share a Postgres database, killed, paused and cut off, and the database too: within ten minutes
+	go test -timeout 10m -count=1 -v ./internal/cluster/
+
 faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, floods, slow peers, leaks: two to three minutes
 	go test -timeout 10m -count=1 -v ./internal/faults/
 
 SOAK = SOAK=1 go test -timeout 2h -count=1 -v
 soak: ## all of that with its long numbers, and the store's damage, power cuts and model: within two hours
-	@$(MAKE) --no-print-directory -j3 --output-sync=target soak-faults soak-leak soak-store
+	@$(MAKE) --no-print-directory -j3 --output-sync=target soak-faults soak-leak soak-store soak-cluster
 
 soak-faults:
 	$(SOAK) -skip TestLeak ./internal/faults/
@@ -41,6 +44,9 @@ soak-leak:
 soak-store:
 	$(SOAK) -run 'Damage|PowerCut|Model' ./internal/sqlite/
 	$(SOAK) -run TestSimulation ./internal/simulation/
+
+soak-cluster:
+	$(SOAK) ./internal/cluster/
 
 check: ## what review asks for besides: format, vet, staticcheck, race detector
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }

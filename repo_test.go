@@ -129,7 +129,8 @@ func TestPackageDocs(t *testing.T) {
 // TestNoSleep: outside tests nothing waits by sleeping.
 func TestNoSleep(t *testing.T) {
 	sources(t, func(path string, src []byte) {
-		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/meshtest") || strings.HasPrefix(path, "internal/storetest") {
+		forTests := func(pkg string) bool { return strings.HasPrefix(path, "internal/"+pkg+"/") }
+		if strings.HasSuffix(path, "_test.go") || slices.ContainsFunc([]string{"meshtest", "storetest", "pgtest", "clustertest"}, forTests) {
 			return
 		}
 		s := bufio.NewScanner(bytes.NewReader(src))

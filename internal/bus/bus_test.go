@@ -14,6 +14,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/bus"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/natstest"
 	"github.com/claudemesh/claudemesh/internal/pgtest"
@@ -24,18 +25,30 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 // medium is what a bus runs through, to be stopped and started.
 type medium struct {
 	spec, db    string
+	addr        string // host:port
 	stop, start func()
+}
+
+// at is the same by way of a proxy.
+func (m medium) at(t testing.TB, addr string) medium {
+	t.Helper()
+	if m.db == "" {
+		return medium{spec: "nats://" + addr}
+	}
+	url, err := pgtest.At(m.db, addr)
+	must(t, err)
+	return medium{spec: m.spec, db: url}
 }
 
 func viaNATS(t testing.TB) medium {
 	s := natstest.New(t, nil)
-	return medium{spec: s.URL, stop: s.Stop, start: s.Start}
+	return medium{spec: s.URL, addr: s.Addr, stop: s.Stop, start: s.Start}
 }
 
 func viaPostgres(t testing.TB) medium {
-	s := pgtest.Start(t, pgtest.Options{})
+	s := pgtest.Start(t, pgtest.Options{TCP: true})
 	return medium{
-		spec: "postgres", db: s.URL("postgres"),
+		spec: "postgres", db: s.URL("postgres"), addr: s.Addr,
 		stop:  func() { must(t, s.Stop(pgtest.Immediate)) },
 		start: func() { must(t, s.Run()) },
 	}
@@ -127,7 +140,7 @@ func send(t testing.TB, b broker.Bus, node, payload string) {
 func TestPayloadsArriveInOrder(t *testing.T) {
 	overBoth(t, func(t *testing.T, m medium) {
 		one, two := m.open(t), m.open(t)
-		long := strings.Repeat("a name of any length, with 'quotes' and \x01 ", 10)
+		long := strings.Repeat("b: a name of any length, with 'quotes' and \x01 ", 10)
 		nodes := []string{"b", "B", "", long}
 		ears := []*heard{listen(t, one, nodes[0]), listen(t, one, nodes[1]), listen(t, two, nodes[2]), listen(t, two, nodes[3])}
 		twin := listen(t, one, nodes[3])
@@ -228,6 +241,26 @@ func TestSlowListener(t *testing.T) {
 	if got >= sent {
 		t.Error("nothing was dropped: this tests nothing")
 	}
+}
+
+// TestDeadConnection: a connection on which nothing passes any more, and of which
+// nobody is told, is given up for a new one.
+func TestDeadConnection(t *testing.T) {
+	overBoth(t, func(t *testing.T, m medium) {
+		px := clustertest.NewProxy(t, m.addr)
+		b, other := m.at(t, px.Addr).open(t), m.open(t)
+		h := listen(t, b, "n")
+		send(t, b, "m", "connects the sender")
+		before := h.gaps
+		px.Freeze()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = b.Send(ctx, "n", []byte("x")) // it may be in a buffer, or fail; it does not hang
+		h.until("it connects again", func() bool { return h.gaps > before })
+		send(t, other, "n", "after")
+		h.until("it hears again", func() bool { return slices.Contains(h.got, "after") })
+		meshtest.Eventually(t, "it sends again", func() bool { return b.Send(t.Context(), "n", []byte("own")) == nil })
+	})
 }
 
 // TestServerComesLater: a bus may be opened first, and closed without ever having connected.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,15 +25,20 @@ const (
 	// natsPing is how often the server is asked for life; after two answers that
 	// are missing the connection is given up.
 	natsPing = 5 * time.Second
-	// natsWrite bounds a Send to a server that takes nothing, whatever its ctx.
-	natsWrite = time.Second
+	// natsWrite is how long the server may take nothing before the connection is given up.
+	natsWrite = 2 * time.Second
 )
 
 // viaNATS publishes on core NATS, a subject per node.
 type viaNATS struct {
-	nc  *nats.Conn
-	log *slog.Logger
-	wg  sync.WaitGroup // listeners and what speaks for them
+	nc        *nats.Conn
+	log       *slog.Logger
+	wg        sync.WaitGroup // listeners, and a Send that its caller has given up
+	connected atomic.Bool    // as far as we have heard
+	most      atomic.Int64   // bytes of a payload
+
+	turn   chan struct{} // holds one while somebody publishes
+	closed bool          // for who has the turn
 
 	mu   sync.Mutex // guards ears
 	ears []*ear
@@ -55,24 +62,17 @@ func NATS(urls string, log *slog.Logger) (broker.Bus, error) {
 			return nil, fmt.Errorf("%w: the URL cannot be parsed", ErrSpec) // the cause repeats it
 		}
 	}
-	n := &viaNATS{log: log}
-	connected := func(c *nats.Conn) {
-		log.Info("bus: connected", "server", c.ConnectedAddr())
-		n.mu.Lock()
-		ears := slices.Clone(n.ears)
-		n.mu.Unlock()
-		for _, e := range ears {
-			n.rejoined(c, e)
-		}
-	}
+	n := &viaNATS{log: log, turn: make(chan struct{}, 1)}
+	n.most.Store(payloadNATS)
 	nc, err := nats.Connect(urls,
 		nats.Name("claudemesh-broker"), nats.Timeout(5*time.Second),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.CustomReconnectDelay(func(tries int) time.Duration { return pause(max(tries, 1)) }),
 		nats.ReconnectBufSize(-1), nats.PingInterval(natsPing), nats.MaxPingsOutstanding(2), nats.FlusherTimeout(natsWrite),
 		nats.ReconnectOnFlusherError(), nats.IgnoreAuthErrorAbort(), // a password may be changed under way
-		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
+		nats.ConnectHandler(n.joined), nats.ReconnectHandler(n.joined),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			n.connected.Store(false)
 			if err != nil {
 				log.Warn("bus: disconnected", "error", err)
 			}
@@ -83,56 +83,88 @@ func NATS(urls string, log *slog.Logger) (broker.Bus, error) {
 		return nil, errors.New(strings.ReplaceAll(fmt.Sprintf("bus: %v", err), urls, "(hidden)"))
 	}
 	n.nc = nc
+	if nc.IsConnected() {
+		n.connected.Store(true) // before joined is called
+	}
 	return n, nil
+}
+
+// joined is called after each connect.
+func (n *viaNATS) joined(c *nats.Conn) {
+	n.log.Info("bus: connected", "server", c.ConnectedAddr())
+	if most := c.MaxPayload(); most > 0 {
+		n.most.Store(min(most, payloadNATS))
+	}
+	n.connected.Store(true)
+	n.mu.Lock()
+	ears := slices.Clone(n.ears)
+	n.mu.Unlock()
+	for _, e := range ears {
+		hears(c, e)
+	}
 }
 
 // subject is a node's.
 func subject(node string) string { return "claudemesh.node." + address(node) }
 
-// MaxPayload implements broker.Bus.
-func (n *viaNATS) MaxPayload() int {
-	if most := n.nc.MaxPayload(); most > 0 { // 0 until it was connected once
-		return min(int(most), payloadNATS)
-	}
-	return payloadNATS
-}
+// MaxPayload implements broker.Bus. Until the first connect the server's own
+// limit is unknown.
+func (n *viaNATS) MaxPayload() int { return int(n.most.Load()) }
 
-// Send implements broker.Bus. It writes to the connection's buffer.
+// Send implements broker.Bus. It writes to the connection's buffer. The driver
+// holds its lock while it dials, and knows no ctx: it is left to itself then.
 func (n *viaNATS) Send(ctx context.Context, node string, payload []byte) error {
 	if err := fits(payload, n.MaxPayload()); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	select {
+	case n.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	err := n.nc.Publish(subject(node), payload)
-	switch {
-	case errors.Is(err, nats.ErrConnectionClosed):
-		return broker.ErrClosed
-	case errors.Is(err, nats.ErrReconnectBufExceeded):
+	if n.closed || !n.connected.Load() {
+		closed := n.closed
+		<-n.turn
+		if closed {
+			return broker.ErrClosed
+		}
 		return ErrAway
 	}
-	return err
+	payload = bytes.Clone(payload) // its owner may not wait
+	done := make(chan error, 1)
+	n.wg.Go(func() {
+		done <- n.nc.Publish(subject(node), payload)
+		<-n.turn
+	})
+	select {
+	case err := <-done:
+		if errors.Is(err, nats.ErrReconnectBufExceeded) {
+			return ErrAway
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Listen implements broker.Bus.
 func (n *viaNATS) Listen(ctx context.Context, node string, got func([]byte), gap func()) {
-	e := &ear{got: got, gap: gap}
-	sub, err := n.nc.Subscribe(subject(node), e.hear)
-	if err == nil {
-		err = sub.SetPendingLimits(waitingMsgs, waitingBytes)
-	}
-	if err != nil { // it was closed
-		n.log.Warn("bus: cannot listen", "error", err)
-		return
-	}
-	n.mu.Lock()
-	n.ears = append(n.ears, e)
-	n.mu.Unlock()
 	n.wg.Go(func() {
-		n.rejoined(n.nc, e)
+		e := &ear{got: got, gap: gap}
+		sub, err := n.nc.Subscribe(subject(node), e.hear)
+		if err == nil {
+			err = sub.SetPendingLimits(waitingMsgs, waitingBytes)
+		}
+		if err != nil { // the URL's owner is no longer let in
+			n.log.Error("bus: cannot listen", "error", err)
+			return
+		}
+		n.mu.Lock()
+		n.ears = append(n.ears, e)
+		n.mu.Unlock()
+		hears(n.nc, e)
 		<-ctx.Done()
-		_ = sub.Unsubscribe()
+		_ = sub.Unsubscribe() // it may be closed
 		e.mu.Lock()
 		e.over = true
 		e.mu.Unlock()
@@ -142,9 +174,9 @@ func (n *viaNATS) Listen(ctx context.Context, node string, got func([]byte), gap
 	})
 }
 
-// rejoined tells a listener that it hears again, once the server knows what it
-// listens to. What fails is told after the next connect.
-func (n *viaNATS) rejoined(c *nats.Conn, e *ear) {
+// hears tells a listener of the gap that ends, once the server knows what it
+// listens to. When that fails it is told after the next connect.
+func hears(c *nats.Conn, e *ear) {
 	if c.FlushTimeout(natsPing) == nil {
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -175,6 +207,9 @@ func (e *ear) hear(m *nats.Msg) {
 
 // Close implements broker.Bus.
 func (n *viaNATS) Close() error {
+	n.turn <- struct{}{}
+	n.closed = true
+	<-n.turn
 	n.wg.Wait()
 	n.nc.Close()
 	return nil

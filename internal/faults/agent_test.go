@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/profile"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
@@ -40,13 +41,13 @@ func newAgent(t testing.TB, dir, name string, m client.Membership) *agent {
 	t.Helper()
 	home := filepath.Join(dir, name)
 	p, err := profile.Open(home)
-	must(t, err)
-	must(t, p.Add(m))
+	clustertest.Must(t, err)
+	clustertest.Must(t, p.Add(m))
 	a := &agent{
 		t: t, name: name, address: m.Member + "/" + name, member: m, profile: p, cwd: filepath.Join(home, "work"),
 		stderr: filepath.Join(home, "stderr"), announced: map[string]int{},
 	}
-	must(t, os.Mkdir(a.cwd, 0o700))
+	clustertest.Must(t, os.Mkdir(a.cwd, 0o700))
 	t.Cleanup(func() {
 		a.kill()
 		if raw, err := os.ReadFile(a.stderr); err == nil && t.Failed() && len(raw) > 0 {
@@ -60,7 +61,7 @@ func newAgent(t testing.TB, dir, name string, m client.Membership) *agent {
 func (a *agent) key() client.Key {
 	a.t.Helper()
 	seats, err := a.profile.AllSeats(a.member.MeshID)
-	must(a.t, err)
+	clustertest.Must(a.t, err)
 	if len(seats) != 1 {
 		a.t.Fatalf("%s has had %d seats", a.name, len(seats))
 	}
@@ -88,17 +89,17 @@ type rpcReply struct {
 func (a *agent) start() {
 	a.t.Helper()
 	l := &life{ready: make(chan struct{}), ended: make(chan struct{}), waiting: map[int]chan<- rpcReply{}}
-	l.cmd = exec.Command(program(a.t, "claudemesh"), "--config-dir", a.profile.Dir(), "mcp", "--name", a.name)
+	l.cmd = exec.Command(clustertest.Program(a.t, "claudemesh"), "--config-dir", a.profile.Dir(), "mcp", "--name", a.name)
 	l.cmd.Dir = a.cwd
 	log, err := os.OpenFile(a.stderr, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	must(a.t, err)
+	clustertest.Must(a.t, err)
 	defer log.Close()
 	l.cmd.Stderr = log
 	l.stdin, err = l.cmd.StdinPipe()
-	must(a.t, err)
+	clustertest.Must(a.t, err)
 	out, err := l.cmd.StdoutPipe()
-	must(a.t, err)
-	must(a.t, l.cmd.Start())
+	clustertest.Must(a.t, err)
+	clustertest.Must(a.t, l.cmd.Start())
 	a.mu.Lock()
 	a.life = l
 	a.mu.Unlock()

@@ -2,61 +2,28 @@ package faults
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 )
-
-// priorities are drawn from: most messages are next.
-var priorities = []client.Priority{client.Next, client.Next, client.Now, client.Low}
-
-// load has each of the senders send about rate messages a second in all, every
-// tenth of them to three recipients, until ctx ends.
-func (c *crowd) load(ctx context.Context, senders, recipients []*peer, rate int) *sync.WaitGroup {
-	wg := new(sync.WaitGroup)
-	every := time.Second * time.Duration(len(senders)) / time.Duration(rate)
-	for _, p := range senders {
-		wg.Go(func() {
-			tick := time.NewTicker(every)
-			defer tick.Stop()
-			for n := 0; ; n++ {
-				select {
-				case <-tick.C:
-				case <-ctx.Done():
-					return
-				}
-				i := rand.N(len(recipients))
-				to := []*peer{recipients[i]}
-				if n%10 == 9 {
-					to = append(to, recipients[(i+1)%len(recipients)], recipients[(i+2)%len(recipients)])
-				}
-				// Send is not cut off by the end of the run: it says what it has done.
-				c.send(context.WithoutCancel(ctx), p, fmt.Sprintf("%s/%d", p.name, n), priorities[rand.N(len(priorities))], to...)
-			}
-		})
-	}
-	return wg
-}
 
 // TestBrokerKilled kills the broker at random moments under load.
 func TestBrokerKilled(t *testing.T) {
-	kills := pick(10, 500)
-	p := newProcess(t)
-	c := newCrowd(t)
+	kills := clustertest.Pick(10, 500)
+	p := clustertest.NewProcess(t)
+	c := clustertest.NewCrowd(t)
 	var firstAck atomic.Int64 // Unix ns of the first since the last start
-	c.lastAck = func() { firstAck.CompareAndSwap(0, time.Now().UnixNano()) }
+	c.LastAck = func() { firstAck.CompareAndSwap(0, time.Now().UnixNano()) }
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	members := mesh(t, p.url, 2)
-	senders := c.add(members, 20, true, nil)
-	recipients := c.add(members, 50, true, nil)
+	members := clustertest.Found(t, p.URL, 2)
+	senders := c.Add(members, 20, true, nil)
+	recipients := c.Add(members, 50, true, nil)
 	began := time.Now()
-	load := c.load(ctx, senders, recipients, 200)
+	load := c.Load(ctx, senders, recipients, 200)
 	var slowest, total time.Duration
 	var silent int
 	var duplicates float64
@@ -77,12 +44,12 @@ func TestBrokerKilled(t *testing.T) {
 		}
 	}
 	for range kills {
-		time.Sleep(200*time.Millisecond + rand.N(pick[time.Duration](1300, 2800)*time.Millisecond))
+		time.Sleep(200*time.Millisecond + rand.N(clustertest.Pick[time.Duration](1300, 2800)*time.Millisecond))
 		noteLife()
-		duplicates += p.metric("claudemesh_messages_duplicate_total")
-		p.kill()
+		duplicates += p.Metric("claudemesh_messages_duplicate_total")
+		p.Kill()
 		started = time.Now()
-		p.start()
+		p.Start()
 		firstAck.Store(0) // what was noted since the kill is what had come before it
 	}
 	time.Sleep(2500 * time.Millisecond)
@@ -90,8 +57,8 @@ func TestBrokerKilled(t *testing.T) {
 	cancel()
 	took := time.Since(began)
 	load.Wait()
-	f := c.settle(pick(45*time.Second, 5*time.Minute), OfSend)
-	duplicates += p.metric("claudemesh_messages_duplicate_total")
+	f := c.Settle(clustertest.Pick(45*time.Second, 5*time.Minute), clustertest.OfSend)
+	duplicates += p.Metric("claudemesh_messages_duplicate_total")
 	t.Logf("%d kills in %s; %+v, %.0f messages/s; repeats at the broker %.0f; first ack after a start: slowest %s, mean %s, killed before one %d",
 		kills, took.Round(time.Second), f, float64(f.Kept)/took.Seconds(), duplicates,
 		slowest.Round(time.Millisecond), (total / time.Duration(kills+1-silent)).Round(time.Millisecond), silent)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/trust"
 )
@@ -54,7 +55,7 @@ func peerMain(path string) int {
 		defer box.Close()
 		c, err := client.Dial(context.Background(), client.Options{
 			Membership: f.Membership, SessionSeed: f.Seed, Mailbox: box, Card: client.Card{Label: f.Name, PeerType: "ai"},
-			Logger: watchful(func(err error) { fmt.Println("error", err) }),
+			Logger: clustertest.Watchful(func(err error) { fmt.Println("error", err) }),
 		})
 		if err != nil {
 			return err
@@ -99,7 +100,7 @@ func sendOn(ctx context.Context, c *client.Client, box client.Mailbox, f peerFil
 	}
 	for n := 0; ctx.Err() == nil; n++ {
 		text := fmt.Sprintf("%s/%s-%d", f.Name, life, n)
-		p := priorities[n%len(priorities)]
+		p := clustertest.Priorities[n%len(clustertest.Priorities)]
 		fmt.Println("try", text, p)
 		s, err := c.Send(context.WithoutCancel(ctx), client.Message{To: []string{f.To.String()}, Text: text, Priority: p})
 		if err != nil {
@@ -122,7 +123,7 @@ type puppet struct {
 	t      *testing.T
 	file   string
 	about  peerFile
-	ledger *Ledger
+	ledger *clustertest.Ledger
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	wg     sync.WaitGroup
@@ -132,17 +133,17 @@ type puppet struct {
 	errors []string
 }
 
-func newPuppet(t *testing.T, l *Ledger, dir, name string, m client.Membership, to client.Key) *puppet {
+func newPuppet(t *testing.T, l *clustertest.Ledger, dir, name string, m client.Membership, to client.Key) *puppet {
 	t.Helper()
 	seed := client.Secret(trust.NewSecretKey().Seed())
 	home := filepath.Join(dir, name)
-	must(t, os.Mkdir(home, 0o700))
+	clustertest.Must(t, os.Mkdir(home, 0o700))
 	p := &puppet{t: t, ledger: l, file: filepath.Join(home, "peer.json"), shown: map[string]int{}, about: peerFile{
 		Name: name, Membership: m, Seed: seed, Mailbox: filepath.Join(home, "mailbox.db"), To: to,
 	}}
 	raw, err := json.Marshal(p.about)
-	must(t, err)
-	must(t, os.WriteFile(p.file, raw, 0o600))
+	clustertest.Must(t, err)
+	clustertest.Must(t, os.WriteFile(p.file, raw, 0o600))
 	t.Cleanup(p.kill)
 	return p
 }
@@ -155,10 +156,10 @@ func (p *puppet) start() {
 	p.cmd.Env = append(os.Environ(), peerEnv+"="+p.file)
 	p.cmd.Stderr = os.Stderr
 	in, err := p.cmd.StdinPipe()
-	must(p.t, err)
+	clustertest.Must(p.t, err)
 	out, err := p.cmd.StdoutPipe()
-	must(p.t, err)
-	must(p.t, p.cmd.Start())
+	clustertest.Must(p.t, err)
+	clustertest.Must(p.t, p.cmd.Start())
 	p.stdin = in
 	p.wg.Go(func() { p.listen(out) })
 }
@@ -222,11 +223,11 @@ func (p *puppet) distinct() int {
 
 // TestClientKilled kills senders and a receiver at random moments.
 func TestClientKilled(t *testing.T) {
-	aside(t)
-	kills := pick(10, 200)
-	broker := newProcess(t)
-	members := mesh(t, broker.url, 3)
-	l, dir := NewLedger(), boxes(t)
+	clustertest.Aside(t)
+	kills := clustertest.Pick(10, 200)
+	broker := clustertest.NewProcess(t)
+	members := clustertest.Found(t, broker.URL, 3)
+	l, dir := clustertest.NewLedger(), clustertest.Boxes(t)
 	receiver := newPuppet(t, l, dir, "receiver", members[0], client.Key{})
 	all := []*puppet{receiver}
 	for i, m := range []client.Membership{members[1], members[1], members[2]} {
@@ -234,9 +235,9 @@ func TestClientKilled(t *testing.T) {
 	}
 	receiver.start()
 	observer, err := client.Dial(context.Background(), client.Options{Membership: members[0], Role: client.Observer})
-	must(t, err)
+	clustertest.Must(t, err)
 	defer observer.Close()
-	eventually(t, 10*time.Second, "the receiver is there", func() bool {
+	clustertest.Eventually(t, 10*time.Second, "the receiver is there", func() bool {
 		peers, _, err := observer.Peers(context.Background(), false)
 		return err == nil && len(peers) == 1
 	})
@@ -261,11 +262,11 @@ func TestClientKilled(t *testing.T) {
 		p.finish()
 	}
 	f := l.Figures()
-	eventually(t, 20*time.Second, "what was kept is shown", func() bool { return receiver.distinct()+downs >= f.Kept })
+	clustertest.Eventually(t, 20*time.Second, "what was kept is shown", func() bool { return receiver.distinct()+downs >= f.Kept })
 	time.Sleep(300 * time.Millisecond)
 	receiver.finish()
 	auditKilled(t, l, all)
-	t.Logf("%d kills, %d of them of the receiver; %+v; repeats at the broker %.0f", kills, downs, l.Figures(), broker.metric("claudemesh_messages_duplicate_total"))
+	t.Logf("%d kills, %d of them of the receiver; %+v; repeats at the broker %.0f", kills, downs, l.Figures(), broker.Metric("claudemesh_messages_duplicate_total"))
 	shown, kept := receiver.distinct(), l.Figures().Shown
 	if kept-shown > downs {
 		t.Errorf("%d messages were marked read and never said, in %d kills: at most one each", kept-shown, downs)
@@ -274,14 +275,14 @@ func TestClientKilled(t *testing.T) {
 
 // auditKilled holds the mailboxes against the ledger. What the receiver has
 // marked read is what counts as shown: it may have been killed before it said so.
-func auditKilled(t *testing.T, l *Ledger, all []*puppet) {
+func auditKilled(t *testing.T, l *clustertest.Ledger, all []*puppet) {
 	t.Helper()
 	ctx, receiver := context.Background(), all[0]
 	box, err := client.OpenMailbox(ctx, receiver.about.Mailbox)
-	must(t, err)
+	clustertest.Must(t, err)
 	defer box.Close()
 	rows, more, err := box.List(ctx, mailbox.Query{Recipients: []client.Key{receiver.key()}, Read: true, Limit: 1_000_000})
-	must(t, err)
+	clustertest.Must(t, err)
 	if more > 0 {
 		t.Errorf("%d rows were not listed", more)
 	}
@@ -306,24 +307,24 @@ func auditKilled(t *testing.T, l *Ledger, all []*puppet) {
 		}
 		tellFinal(t, l, p, ids)
 	}
-	for _, err := range l.Check(OfSend) {
+	for _, err := range l.Check(clustertest.OfSend) {
 		t.Error(err)
 	}
 }
 
 // tellFinal notes what a sender's outbox says in the end. Its last receipts may
 // have come after it closed: accepted is as good as unknown.
-func tellFinal(t *testing.T, l *Ledger, p *puppet, ids map[string]client.ID) {
+func tellFinal(t *testing.T, l *clustertest.Ledger, p *puppet, ids map[string]client.ID) {
 	t.Helper()
 	box, err := client.OpenMailbox(context.Background(), p.about.Mailbox)
-	must(t, err)
+	clustertest.Must(t, err)
 	defer box.Close()
 	for text, id := range ids {
 		if name, _, _ := strings.Cut(text, "/"); name != p.about.Name {
 			continue
 		}
 		out, err := box.Outgoing(context.Background(), id)
-		must(t, err)
+		clustertest.Must(t, err)
 		for _, r := range out.Recipients {
 			if r.State != client.Accepted {
 				l.Final(id, r.Key, r.State, string(r.Code))

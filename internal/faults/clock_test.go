@@ -9,13 +9,14 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 // TestClientClockWrong: a peer whose clock is a day off is a peer like others.
 func TestClientClockWrong(t *testing.T) {
-	aside(t)
+	clustertest.Aside(t)
 	w := meshtest.New(t, nil)
 	owner := w.Found("mesh", "alice")
 	right := w.Dial(owner, "right", func(o *client.Options) { o.Mailbox = w.Mailbox() })
@@ -35,7 +36,7 @@ func TestClientClockWrong(t *testing.T) {
 				for _, way := range []struct{ from, to *client.Client }{{wrong, right}, {right, wrong}} {
 					text := fmt.Sprintf("%s %s %s", way.from.Name(), p, shift)
 					s, err := way.from.Send(t.Context(), client.Message{To: []string{way.to.Key().String()}, Text: text, Priority: p})
-					must(t, err)
+					clustertest.Must(t, err)
 					if !s.OK() || s.Targets[0].State == client.Stored {
 						t.Errorf("%s: %+v", text, s.Targets)
 					}
@@ -52,7 +53,7 @@ func TestClientClockWrong(t *testing.T) {
 					}
 				}
 			}
-			must(t, wrong.Close())
+			clustertest.Must(t, wrong.Close())
 		})
 	}
 }
@@ -60,49 +61,49 @@ func TestClientClockWrong(t *testing.T) {
 // TestBrokerClockSteps steps the broker's clock by an hour both ways, with
 // messages in flight, queued, and sent by peers that knew the time before.
 func TestBrokerClockSteps(t *testing.T) {
-	aside(t)
+	clustertest.Aside(t)
 	for _, step := range []time.Duration{time.Hour, -time.Hour} {
 		t.Run(step.String(), func(t *testing.T) { clockStep(t, step) })
 	}
 }
 
 func clockStep(t *testing.T, step time.Duration) {
-	aside(t)
+	clustertest.Aside(t)
 	var offset atomic.Int64
 	w := meshtest.New(t, func(c *broker.Config) {
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
 	})
 	owner := w.Found("mesh", "alice")
-	c := newCrowd(t)
-	senders := c.add([]client.Membership{owner}, 2, true, nil)
-	recipients := c.add([]client.Membership{owner}, 4, true, nil)
+	c := clustertest.NewCrowd(t)
+	senders := c.Add([]client.Membership{owner}, 2, true, nil)
+	recipients := c.Add([]client.Membership{owner}, 4, true, nil)
 	var seed client.Secret
 	box := w.Mailbox()
 	sleeper := w.Dial(owner, "sleeper", func(o *client.Options) { seed, o.Mailbox = o.SessionSeed, box })
 	key := sleeper.Key().String()
-	must(t, sleeper.Close())
+	clustertest.Must(t, sleeper.Close())
 	// 90 minutes outlive a step of an hour; half an hour does not.
 	for text, age := range map[string]time.Duration{"week": 0, "90m": 90 * time.Minute, "30m": 30 * time.Minute} {
-		s, err := senders[0].c.Send(t.Context(), client.Message{To: []string{key}, Text: text, Expires: age})
-		must(t, err)
+		s, err := senders[0].C.Send(t.Context(), client.Message{To: []string{key}, Text: text, Expires: age})
+		clustertest.Must(t, err)
 		if s.Targets[0].State != client.Accepted {
 			t.Fatalf("%s: %+v", text, s.Targets)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	wg := c.load(ctx, senders, recipients, 40)
+	wg := c.Load(ctx, senders, recipients, 40)
 	time.Sleep(500 * time.Millisecond)
 	offset.Store(int64(step))
 	time.Sleep(5500 * time.Millisecond) // the janitor looks for expired messages every 5 s
 	cancel()
 	wg.Wait()
-	f := c.settle(15*time.Second, OfSend)
-	for text, id := range c.ledger.Texts() { // after a step of an hour, what lives for one is over
-		out, err := senders[0].box.Outgoing(t.Context(), id)
+	f := c.Settle(15*time.Second, clustertest.OfSend)
+	for text, id := range c.Ledger.Texts() { // after a step of an hour, what lives for one is over
+		out, err := senders[0].Box.Outgoing(t.Context(), id)
 		if err != nil {
-			out, err = senders[1].box.Outgoing(t.Context(), id)
+			out, err = senders[1].Box.Outgoing(t.Context(), id)
 		}
-		must(t, err)
+		clustertest.Must(t, err)
 		for _, r := range out.Recipients {
 			if r.State == client.Bounced && (r.Code != wire.CodeExpired || step < 0 || out.Priority != client.Now) {
 				t.Errorf("%s, %s: bounced: %s", text, out.Priority, r.Code)
@@ -125,8 +126,8 @@ func clockStep(t *testing.T, step time.Duration) {
 		}
 	}
 	// A peer that still reckons by the time before the step may use the longest lifetime.
-	s, err := senders[1].c.Send(t.Context(), client.Message{To: []string{key}, Text: "longest", Expires: 30 * 24 * time.Hour})
-	must(t, err)
+	s, err := senders[1].C.Send(t.Context(), client.Message{To: []string{key}, Text: "longest", Expires: 30 * 24 * time.Hour})
+	clustertest.Must(t, err)
 	if !s.OK() || s.Targets[0].State == client.Stored {
 		t.Errorf("the longest lifetime: %+v", s.Targets)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -181,31 +182,31 @@ func TestFloods(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux lets a process connect from any address of the loopback network")
 	}
-	b := newDefault(t, "--disk-high-water=100")
-	addr := strings.TrimSuffix(strings.TrimPrefix(b.url, "ws://"), wire.PathWS)
-	c := newCrowd(t)
+	b := clustertest.NewDefault(t, "--disk-high-water=100")
+	addr := strings.TrimSuffix(strings.TrimPrefix(b.URL, "ws://"), wire.PathWS)
+	c := clustertest.NewCrowd(t)
 	watch := newStopwatch(c)
-	var all []*peer
+	var all []*clustertest.Peer
 	var first []client.Membership
 	const each = 20
 	for range 4 {
-		first = mesh(t, b.url, each+2) // two that do not connect
-		all = append(all, c.add(first[:each], each, false, nil)...)
+		first = clustertest.Found(t, b.URL, each+2) // two that do not connect
+		all = append(all, c.Add(first[:each], each, false, nil)...)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	wg := pace(ctx, all, 0.8*float64(len(all)), func(p *peer, n int) {
+	wg := pace(ctx, all, 0.8*float64(len(all)), func(p *clustertest.Peer, n int) {
 		i := 0 // within its mesh
 		for all[i] != p {
 			i++
 		}
-		text := fmt.Sprintf("%s/%d", p.name, n)
+		text := fmt.Sprintf("%s/%d", p.Name, n)
 		watch.begin(text)
-		c.send(context.WithoutCancel(ctx), p, text, client.Next, all[i/each*each+(i+1+random.N(each-1))%each])
+		c.Send(context.WithoutCancel(ctx), p, text, client.Next, all[i/each*each+(i+1+random.N(each-1))%each])
 	})
 	time.Sleep(2 * time.Second)
-	before, _ := memory(b.cmd.Process.Pid)
-	drops := b.metric("claudemesh_preauth_dropped_total")
+	before, _ := memory(b.PID())
+	drops := b.Metric("claudemesh_preauth_dropped_total")
 	r := &rabble{addr: addr, tallies: map[string]*tally{}}
 	g := &guesses{addr: addr}
 	var hog greedy
@@ -220,10 +221,10 @@ func TestFloods(t *testing.T) {
 		}
 	}
 	floods.Go(func() { note("the greedy member", hog.run(ctx, addr, first[each], first[each+1].MemberKey())) })
-	total := pick(20_000, 1_000_000)
+	total := clustertest.Pick(20_000, 1_000_000)
 	stop := func() {}
 	var guessers sync.WaitGroup
-	watch.compare(t, pick(2*time.Second, 10*time.Second), 500*time.Millisecond, func(on bool) {
+	watch.compare(t, clustertest.Pick(2*time.Second, 10*time.Second), 500*time.Millisecond, func(on bool) {
 		stop()
 		guessers.Wait()
 		stop = func() {}
@@ -249,9 +250,9 @@ func TestFloods(t *testing.T) {
 	wg.Wait()
 	floods.Wait()
 	r.wg.Wait()
-	after, most := memory(b.cmd.Process.Pid)
-	f := c.settle(pick(30*time.Second, time.Minute), OfSend)
-	drops = b.metric("claudemesh_preauth_dropped_total") - drops
+	after, most := memory(b.PID())
+	f := c.Settle(clustertest.Pick(30*time.Second, time.Minute), clustertest.OfSend)
+	drops = b.Metric("claudemesh_preauth_dropped_total") - drops
 	t.Logf("%+v; the broker holds %.0f MiB, before %.0f, at most %.0f; %.0f sockets counted as dropped, %d of %s; a message of 1 MiB: closed after %s",
 		f, after, before, most, drops, r.counted, r, large.Round(time.Millisecond))
 	t.Logf("%d guesses: 400 %d, 404 %d, 429 %d, others %d; pages %d; a member over its limits: %+v", g.made.Load(), g.statuses[400].Load(),

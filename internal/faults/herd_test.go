@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 )
 
 // herd says what is wrong with how peers arrive, by the time of each since the
@@ -65,26 +67,26 @@ func TestHerdCanFail(t *testing.T) {
 // TestReconnects kills the broker of a thousand peers and looks at how they come
 // back, and at what some of them send through it.
 func TestReconnects(t *testing.T) {
-	aside(t)
+	clustertest.Aside(t)
 	const n, each = 1000, 50
-	b := newProcess(t)
-	c := newCrowd(t)
+	b := clustertest.NewProcess(t)
+	c := clustertest.NewCrowd(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var loads []*sync.WaitGroup
-	var senders [][]*peer
+	var senders [][]*clustertest.Peer
 	for range n / each {
-		all := c.add(mesh(t, b.url, 2), each, false, nil)
+		all := c.Add(clustertest.Found(t, b.URL, 2), each, false, nil)
 		senders = append(senders, all[:6])
 	}
 	for _, s := range senders[:5] { // the subset that sends
-		loads = append(loads, c.load(ctx, s[:2], s[2:], 8))
+		loads = append(loads, c.Load(ctx, s[:2], s[2:], 8))
 	}
 	time.Sleep(2 * time.Second) // senders learn who is there, and the first how many they are
 	restarts := func(name string, outage time.Duration) {
-		b.kill()
+		b.Kill()
 		time.Sleep(outage)
-		b.start()
+		b.Start()
 		open := time.Now()
 		back, last := arrivals(b, open, n, 75*time.Second)
 		for _, err := range herd(back, n, 10*time.Second) {
@@ -97,7 +99,7 @@ func TestReconnects(t *testing.T) {
 			back[0].Round(time.Millisecond), last.Round(time.Millisecond), bySecond(back))
 	}
 	restarts("a restart", 0)
-	if long() {
+	if clustertest.Long() {
 		for range 5 {
 			time.Sleep(3 * time.Second)
 			restarts("a restart", 0)
@@ -108,16 +110,16 @@ func TestReconnects(t *testing.T) {
 	for _, wg := range loads {
 		wg.Wait()
 	}
-	f := c.settle(pick(20*time.Second, 2*time.Minute), OfSend)
+	f := c.Settle(clustertest.Pick(20*time.Second, 2*time.Minute), clustertest.OfSend)
 	t.Logf("%+v", f)
 }
 
 // arrivals watches, at the broker, sessions come back: the time of each since open.
 // Those that came between two looks, which a busy machine draws apart, came evenly.
-func arrivals(b *process, open time.Time, n int, within time.Duration) (back []time.Duration, last time.Duration) {
+func arrivals(b *clustertest.Process, open time.Time, n int, within time.Duration) (back []time.Duration, last time.Duration) {
 	var looked time.Duration
 	for end := open.Add(within); len(back) < n && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		now := min(n, int(b.metric(`claudemesh_connections{role="session"}`)))
+		now := min(n, int(b.Metric(`claudemesh_connections{role="session"}`)))
 		at := time.Since(open)
 		since, came := at-looked, now-len(back)
 		looked = at

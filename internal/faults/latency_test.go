@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 )
 
 // stopwatch times messages from the call that sends them to their showing.
@@ -19,9 +21,9 @@ type stopwatch struct {
 	phase   string // of what is sent now; "" is not timed
 }
 
-func newStopwatch(c *crowd) *stopwatch {
+func newStopwatch(c *clustertest.Crowd) *stopwatch {
 	s := &stopwatch{begun: map[string]time.Time{}, running: map[string]string{}, took: map[string][]time.Duration{}}
-	c.onShow = s.shown
+	c.OnShow = s.shown
 	return s
 }
 
@@ -139,7 +141,7 @@ func TestUnharmedCanFail(t *testing.T) {
 // still do after the last.
 func (s *stopwatch) compare(t *testing.T, phase, settle time.Duration, fault func(on bool)) {
 	t.Helper()
-	least, most := pick(3, 10), pick(10, 30)
+	least, most := clustertest.Pick(3, 10), clustertest.Pick(10, 30)
 	var without, with []time.Duration
 	for n := range most {
 		for _, on := range []bool{n%2 == 1, n%2 == 0} { // who is first takes turns
@@ -180,7 +182,7 @@ func rounded(list []time.Duration) (out []time.Duration) {
 }
 
 // pace calls send of each sender rate times a second in all, evenly, until ctx ends.
-func pace(ctx context.Context, senders []*peer, rate float64, send func(p *peer, n int)) *sync.WaitGroup {
+func pace(ctx context.Context, senders []*clustertest.Peer, rate float64, send func(p *clustertest.Peer, n int)) *sync.WaitGroup {
 	wg := new(sync.WaitGroup)
 	every := time.Duration(float64(time.Second) * float64(len(senders)) / rate)
 	for i, p := range senders {

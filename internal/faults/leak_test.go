@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 )
 
@@ -41,19 +42,19 @@ func held() holding {
 // TestLeak has a broker and its peers, all in this process, give back what they
 // took. The peers' mailboxes keep what they have got until they close.
 func TestLeak(t *testing.T) {
-	peers, lasts := pick(200, 1000), pick(8*time.Second, 30*time.Minute)
+	peers, lasts := clustertest.Pick(200, 1000), clustertest.Pick(8*time.Second, 30*time.Minute)
 	run := func(peers int, lasts time.Duration) {
 		t.Run(fmt.Sprintf("%d peers", peers), func(t *testing.T) {
 			w := meshtest.New(t, nil)
-			c := newCrowd(t)
+			c := clustertest.NewCrowd(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var loads []*sync.WaitGroup
 			const each = 20 // peers of a mesh: everyone verifies everyone once
 			for i := range peers / each {
 				members := []client.Membership{w.Found(fmt.Sprintf("mesh%d", i), "alice")}
-				senders := c.add(members, 2, true, nil) // a tenth on disk
-				loads = append(loads, c.load(ctx, senders, c.add(members, each-2, false, nil), 100*each/peers))
+				senders := c.Add(members, 2, true, nil) // a tenth on disk
+				loads = append(loads, c.Load(ctx, senders, c.Add(members, each-2, false, nil), 100*each/peers))
 			}
 			time.Sleep(lasts / 4)
 			early := held()
@@ -63,7 +64,7 @@ func TestLeak(t *testing.T) {
 			for _, wg := range loads {
 				wg.Wait()
 			}
-			f := c.settle(pick(20*time.Second, 5*time.Minute), OfSend)
+			f := c.Settle(clustertest.Pick(20*time.Second, 5*time.Minute), clustertest.OfSend)
 			t.Logf("%+v; a quarter in %v; at the end %v", f, early, late)
 			if late.goroutines > early.goroutines*11/10+20 || late.files > early.files*11/10+20 {
 				t.Errorf("it grows under an even load: %v, then %v", early, late)
@@ -74,7 +75,7 @@ func TestLeak(t *testing.T) {
 	base := held()
 	run(peers, lasts)
 	var after holding
-	eventually(t, 5*time.Second, "all is given back", func() bool {
+	clustertest.Eventually(t, 5*time.Second, "all is given back", func() bool {
 		after = held()
 		return after.goroutines <= base.goroutines+2 && after.files <= base.files+2 && after.heap <= base.heap+8<<20
 	})

@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 )
 
 // operator uses an agent's tools while the agent is killed, and keeps its books.
 type operator struct {
 	*agent
-	c     *crowd
+	c     *clustertest.Crowd
 	box   client.Mailbox // the agent's, opened beside it
 	sent  int
 	kills int
@@ -43,16 +44,16 @@ func (o *operator) speak(ctx context.Context, to others) {
 }
 
 func (o *operator) say(name string, to others) {
-	text, p := fmt.Sprintf("%s/%d", o.name, o.sent), priorities[o.sent%len(priorities)]
+	text, p := fmt.Sprintf("%s/%d", o.name, o.sent), clustertest.Priorities[o.sent%len(clustertest.Priorities)]
 	o.sent++
-	o.c.ledger.Try(o.name, text, p, to[name])
+	o.c.Ledger.Try(o.name, text, p, to[name])
 	r, err := o.call("send_message", map[string]any{"to": name, "message": text, "priority": string(p)})
 	switch {
 	case errors.Is(err, errKilled):
 	case err != nil:
-		o.c.complain(fmt.Errorf("%s: %w", o.name, err))
+		o.c.Complain(fmt.Errorf("%s: %w", o.name, err))
 	default:
-		o.c.ledger.Kept(text, parseID(r.ID))
+		o.c.Ledger.Kept(text, parseID(r.ID))
 	}
 }
 
@@ -67,7 +68,7 @@ func (o *operator) listen(ctx context.Context) {
 			o.calls++
 			o.room += limit
 		case err != nil:
-			o.c.complain(fmt.Errorf("%s: %w", o.name, err))
+			o.c.Complain(fmt.Errorf("%s: %w", o.name, err))
 		}
 		o.said = append(o.said, r.said()...)
 		o.mu.Unlock()
@@ -82,15 +83,15 @@ func (o *operator) kill() {
 // TestMCPKilled kills claudemesh mcp at random moments, from its first to its
 // last, while its agent sends and reads and others send to it.
 func TestMCPKilled(t *testing.T) {
-	aside(t)
-	broker := newProcess(t)
-	members := mesh(t, broker.url, 3)
-	c := newCrowd(t)
+	clustertest.Aside(t)
+	broker := clustertest.NewProcess(t)
+	members := clustertest.Found(t, broker.URL, 3)
+	c := clustertest.NewCrowd(t)
 	agents := []*operator{
-		{agent: newAgent(t, c.dir, "a", members[0]), c: c}, {agent: newAgent(t, c.dir, "b", members[1]), c: c},
+		{agent: newAgent(t, c.Dir, "a", members[0]), c: c}, {agent: newAgent(t, c.Dir, "b", members[1]), c: c},
 	}
-	steady := c.add(members[2:], 1, true, nil)[0]
-	all := others{"m2/" + steady.name: steady.c.Key()}
+	steady := c.Add(members[2:], 1, true, nil)[0]
+	all := others{"m2/" + steady.Name: steady.C.Key()}
 	for _, o := range agents {
 		o.start()
 		t.Cleanup(func() { o.agent.kill() })
@@ -109,11 +110,11 @@ func TestMCPKilled(t *testing.T) {
 	}
 	sending.Go(func() {
 		for n := 0; senders.Err() == nil; n++ {
-			tellAgent(c, steady, fmt.Sprintf("%s/%d", steady.name, n), agents[n%len(agents)], all)
+			tellAgent(c, steady, fmt.Sprintf("%s/%d", steady.Name, n), agents[n%len(agents)], all)
 			time.Sleep(rand.N(30 * time.Millisecond))
 		}
 	})
-	for range pick(10, 200) {
+	for range clustertest.Pick(10, 200) {
 		time.Sleep(rand.N(800 * time.Millisecond)) // its start is a part of its life
 		o := agents[rand.N(len(agents))]
 		o.kill()
@@ -129,32 +130,32 @@ func TestMCPKilled(t *testing.T) {
 	for _, o := range agents {
 		reading.Go(func() { o.listen(readers) })
 	}
-	eventually(t, pick(30*time.Second, 2*time.Minute), "everything is read, and its senders know", func() bool { return unknown(c, agents, steady) == 0 })
+	clustertest.Eventually(t, clustertest.Pick(30*time.Second, 2*time.Minute), "everything is read, and its senders know", func() bool { return unknown(c, agents, steady) == 0 })
 	stopReading()
 	reading.Wait()
 	for _, o := range agents {
 		auditAgent(t, c, o, all[o.address])
 	}
-	for _, err := range c.ledger.Check(OfSend) {
+	for _, err := range c.Ledger.Check(clustertest.OfSend) {
 		t.Error(err)
 	}
-	for len(c.problems) > 0 {
-		t.Error(<-c.problems)
+	for len(c.Problems) > 0 {
+		t.Error(<-c.Problems)
 	}
-	t.Logf("%+v; repeats at the broker %.0f", c.ledger.Figures(), broker.metric("claudemesh_messages_duplicate_total"))
+	t.Logf("%+v; repeats at the broker %.0f", c.Ledger.Figures(), broker.Metric("claudemesh_messages_duplicate_total"))
 }
 
 // meet waits until all know each other, and enters the keys of the agents.
-func meet(t *testing.T, agents []*operator, steady *peer, all others) {
+func meet(t *testing.T, agents []*operator, steady *clustertest.Peer, all others) {
 	t.Helper()
-	eventually(t, 30*time.Second, "the peers see each other", func() bool {
-		peers, _, err := steady.c.Peers(context.Background(), false)
+	clustertest.Eventually(t, 30*time.Second, "the peers see each other", func() bool {
+		peers, _, err := steady.C.Peers(context.Background(), false)
 		if err != nil || len(peers) != len(agents)+1 { // and itself
 			return false
 		}
 		for _, o := range agents {
 			r, err := o.call("list_peers", nil)
-			if err != nil || !strings.Contains(r.text, "m2/"+steady.name) {
+			if err != nil || !strings.Contains(r.text, "m2/"+steady.Name) {
 				return false
 			}
 			for _, other := range agents {
@@ -168,41 +169,41 @@ func meet(t *testing.T, agents []*operator, steady *peer, all others) {
 	for _, o := range agents {
 		all[o.address] = o.key()
 		box, err := client.OpenMailbox(context.Background(), o.profile.MailboxPath())
-		must(t, err)
+		clustertest.Must(t, err)
 		t.Cleanup(func() { _ = box.Close() })
 		o.box = box
 	}
 }
 
 // tellAgent has the steady peer send by name.
-func tellAgent(c *crowd, from *peer, text string, to *operator, all others) client.ID {
-	p := priorities[rand.N(len(priorities))]
-	c.ledger.Try(from.name, text, p, all[to.address])
-	s, err := from.c.Send(context.Background(), client.Message{To: []string{to.address}, Text: text, Priority: p})
+func tellAgent(c *clustertest.Crowd, from *clustertest.Peer, text string, to *operator, all others) client.ID {
+	p := clustertest.Priorities[rand.N(len(clustertest.Priorities))]
+	c.Ledger.Try(from.Name, text, p, all[to.address])
+	s, err := from.C.Send(context.Background(), client.Message{To: []string{to.address}, Text: text, Priority: p})
 	if err != nil {
-		c.complain(fmt.Errorf("%s sends %s: %w", from.name, text, err))
+		c.Complain(fmt.Errorf("%s sends %s: %w", from.Name, text, err))
 		return client.ID{}
 	}
-	c.ledger.Kept(text, s.ID)
+	c.Ledger.Kept(text, s.ID)
 	return s.ID
 }
 
 // announceAtStart kills the agents, each with a message in its outbox maybe, and
 // sends to them while they are gone: that is announced when they are back, unread.
-func announceAtStart(t *testing.T, c *crowd, agents []*operator, steady *peer, all others) {
+func announceAtStart(t *testing.T, c *clustertest.Crowd, agents []*operator, steady *clustertest.Peer, all others) {
 	t.Helper()
 	ids := map[*operator][]client.ID{}
 	for _, o := range agents {
-		o.say("m2/"+steady.name, all)
+		o.say("m2/"+steady.Name, all)
 		o.kill()
 		for n := range 5 {
-			ids[o] = append(ids[o], tellAgent(c, steady, fmt.Sprintf("%s/late-%s-%d", steady.name, o.name, n), o, all))
+			ids[o] = append(ids[o], tellAgent(c, steady, fmt.Sprintf("%s/late-%s-%d", steady.Name, o.name, n), o, all))
 		}
 	}
 	for _, o := range agents {
 		o.start()
 	}
-	eventually(t, 30*time.Second, "what came while an agent was gone is announced", func() bool {
+	clustertest.Eventually(t, 30*time.Second, "what came while an agent was gone is announced", func() bool {
 		for o, list := range ids {
 			if slices.ContainsFunc(list, func(id client.ID) bool { return !o.isAnnounced(id) }) {
 				return false
@@ -214,24 +215,24 @@ func announceAtStart(t *testing.T, c *crowd, agents []*operator, steady *peer, a
 
 // unknown notes what senders know, and returns how many messages they do not
 // know to be read. The steady peer is told of by its own box.
-func unknown(c *crowd, agents []*operator, steady *peer) (open int) {
-	from := map[string]client.Mailbox{steady.name: steady.box}
+func unknown(c *clustertest.Crowd, agents []*operator, steady *clustertest.Peer) (open int) {
+	from := map[string]client.Mailbox{steady.Name: steady.Box}
 	for _, o := range agents {
 		from[o.name] = o.box
 	}
-	for text, id := range c.ledger.Texts() {
-		if c.told[id] {
+	for text, id := range c.Ledger.Texts() {
+		if c.Told[id] {
 			continue
 		}
 		name, _, _ := strings.Cut(text, "/")
 		out, err := from[name].Outgoing(context.Background(), id)
 		if err != nil {
-			c.complain(err)
+			c.Complain(err)
 			continue
 		}
 		r := out.Recipients[0]
-		c.ledger.Final(id, r.Key, r.State, string(r.Code))
-		if c.told[id] = r.State == client.Read; !c.told[id] {
+		c.Ledger.Final(id, r.Key, r.State, string(r.Code))
+		if c.Told[id] = r.State == client.Read; !c.Told[id] {
 			open++
 		}
 	}
@@ -240,10 +241,10 @@ func unknown(c *crowd, agents []*operator, steady *peer) (open int) {
 
 // auditAgent holds what an agent was shown against its mailbox. What a call had
 // marked read and could not say any more is found by its id.
-func auditAgent(t *testing.T, c *crowd, o *operator, key client.Key) {
+func auditAgent(t *testing.T, c *clustertest.Crowd, o *operator, key client.Key) {
 	t.Helper()
 	rows, more, err := o.box.List(context.Background(), mailbox.Query{Recipients: []client.Key{key}, Read: true, Limit: 1_000_000})
-	must(t, err)
+	clustertest.Must(t, err)
 	if more > 0 {
 		t.Errorf("%d rows were not listed", more)
 	}
@@ -255,7 +256,7 @@ func auditAgent(t *testing.T, c *crowd, o *operator, key client.Key) {
 	var lost, unannounced int
 	takes := map[int64]bool{} // when those were taken that were not shown
 	for _, m := range rows {
-		c.ledger.Shown(key, m.ID, m.Text)
+		c.Ledger.Shown(key, m.ID, m.Text)
 		switch {
 		case m.ReadAt == 0:
 			t.Errorf("%s: %s stayed unread", o.name, m.Text)
@@ -296,7 +297,7 @@ func auditAgent(t *testing.T, c *crowd, o *operator, key client.Key) {
 	}
 	o.finish()
 	raw, err := os.ReadFile(o.stderr)
-	must(t, err)
+	clustertest.Must(t, err)
 	for _, bad := range []string{"has forgotten a message", "panic", "level=ERROR"} {
 		if strings.Contains(string(raw), bad) {
 			t.Errorf("%s says %q", o.name, bad)
@@ -316,7 +317,7 @@ func inOrder(said []string) (breaches []error) {
 		if _, err := fmt.Sscanf(number, "%d", &n); err != nil || (name != "a" && name != "b") {
 			continue // the ledger holds the order of the rest by the inbox
 		}
-		lane := name + string(priorities[n%len(priorities)])
+		lane := name + string(clustertest.Priorities[n%len(clustertest.Priorities)])
 		if before, ok := last[lane]; ok && before >= n {
 			breaches = append(breaches, fmt.Errorf("%s was shown after number %d", text, before))
 		}

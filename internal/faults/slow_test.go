@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -33,7 +34,7 @@ type straw struct {
 
 func newStraw(t *testing.T, url string) *straw {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	clustertest.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &straw{
 		url: "ws://" + ln.Addr().String() + wire.PathWS, ln: ln, ctx: ctx,
@@ -142,28 +143,28 @@ func TestTooMuchCanFail(t *testing.T) {
 // TestSlowConsumer: one of a hundred peers reads a frame a second. The others do
 // not notice, the broker holds little for it, and it gets everything in the end.
 func TestSlowConsumer(t *testing.T) {
-	b := newProcess(t)
-	s := newStraw(t, b.url)
-	members := mesh(t, b.url, 4)
-	c := newCrowd(t)
+	b := clustertest.NewProcess(t)
+	s := newStraw(t, b.URL)
+	members := clustertest.Found(t, b.URL, 4)
+	c := clustertest.NewCrowd(t)
 	watch := newStopwatch(c)
-	others := c.add(members, 99, false, nil)
+	others := c.Add(members, 99, false, nil)
 	through := members[0]
 	through.Broker = s.url
-	slow := c.add([]client.Membership{through}, 1, false, nil)[0]
+	slow := c.Add([]client.Membership{through}, 1, false, nil)[0]
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	// Some of what is sent goes to the slow one, and is large: more than a window
 	// of it comes each second, and more than the system's buffers hold.
 	ballast := strings.Repeat("x", 28_000)
-	wg := pace(ctx, others[:25], 250, func(p *peer, n int) {
-		text, to := fmt.Sprintf("%s/%d-%s", p.name, n, ballast), slow
+	wg := pace(ctx, others[:25], 250, func(p *clustertest.Peer, n int) {
+		text, to := fmt.Sprintf("%s/%d-%s", p.Name, n, ballast), slow
 		if n%16 != 0 {
-			text = fmt.Sprintf("%s/%d", p.name, n)
+			text = fmt.Sprintf("%s/%d", p.Name, n)
 			to = others[25+rand.N(len(others)-25)]
 			watch.begin(text)
 		}
-		c.send(context.WithoutCancel(ctx), p, text, client.Next, to)
+		c.Send(context.WithoutCancel(ctx), p, text, client.Next, to)
 	})
 	time.Sleep(4 * time.Second) // everyone has seen everyone
 	var most, waiting float64
@@ -173,13 +174,13 @@ func TestSlowConsumer(t *testing.T) {
 	go func() {
 		defer close(done)
 		for ; look.Err() == nil; time.Sleep(100 * time.Millisecond) {
-			most = max(most, b.metric("claudemesh_out_queue_max_bytes"))
-			waiting = max(waiting, b.metric("claudemesh_queue_deliveries"))
+			most = max(most, b.Metric("claudemesh_out_queue_max_bytes"))
+			waiting = max(waiting, b.Metric("claudemesh_queue_deliveries"))
 		}
 	}()
 	var frames float64
 	var since time.Time
-	watch.compare(t, pick(1500*time.Millisecond, 5*time.Second), 500*time.Millisecond, func(on bool) {
+	watch.compare(t, clustertest.Pick(1500*time.Millisecond, 5*time.Second), 500*time.Millisecond, func(on bool) {
 		if on {
 			at, since = s.frames.Load(), time.Now()
 		} else if s.thin.Load() {
@@ -187,14 +188,14 @@ func TestSlowConsumer(t *testing.T) {
 		}
 		s.thin.Store(on)
 		if !on { // what has gathered is no part of a time without a slow one
-			eventually(t, 10*time.Second, "what waited is read", func() bool { return b.metric("claudemesh_queue_deliveries") < 10 })
+			clustertest.Eventually(t, 10*time.Second, "what waited is read", func() bool { return b.Metric("claudemesh_queue_deliveries") < 10 })
 		}
 	})
 	quiet()
 	<-done
 	cancel()
 	wg.Wait()
-	f := c.settle(pick(20*time.Second, time.Minute), OfSend)
+	f := c.Settle(clustertest.Pick(20*time.Second, time.Minute), clustertest.OfSend)
 	t.Logf("%+v; at most %.0f KiB waited for a connection, and %.0f deliveries on disk; the slow one took %.1f frames a second at most while it was slow, %d KiB in all",
 		f, most/1024, waiting, frames, s.bytes.Load()>>10)
 	if err := tooMuch(most); err != nil {

@@ -1,4 +1,4 @@
-package faults
+package clustertest
 
 import (
 	"fmt"
@@ -100,7 +100,8 @@ func TestLedgerCanFail(t *testing.T) {
 		})
 	}
 	l := clean(3)
-	if f := l.Figures(); f != (Figures{Tried: 5, Kept: 5, Acked: 10, Shown: 9, Waiting: 1}) {
+	l.Shown(bob, id(5), text(5))
+	if f := l.Figures(); f != (Figures{Tried: 5, Kept: 5, Acked: 10, Shown: 9, Waiting: 1, Lost: 1, Twice: 1}) {
 		t.Errorf("figures: %+v", f)
 	}
 }

@@ -1,12 +1,9 @@
-// Package faults breaks brokers, peers, connections and clocks under load, and
-// audits that the contract of delivery holds: what was acknowledged is shown
-// exactly once and in order. Its faults are tests; the auditor is not, so that
-// it is tested itself: an auditor that cannot fail proves nothing.
-package faults
+package clustertest
 
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -33,6 +30,7 @@ type entry struct {
 	priority client.Priority
 	to       []client.Key
 	id       client.ID
+	tried    time.Time
 	kept     bool // Send returned: it is in the outbox at least
 	perishes bool // it may expire between a recipient's disk and the broker's ear
 }
@@ -50,6 +48,7 @@ type outcome struct {
 type showing struct {
 	id   client.ID
 	text string
+	at   time.Time
 }
 
 // NewLedger returns an empty one.
@@ -65,7 +64,7 @@ func (l *Ledger) Try(sender, text string, p client.Priority, to ...client.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lanes[sender]++
-	l.sent[text] = &entry{sender: sender, place: l.lanes[sender], priority: p, to: to}
+	l.sent[text] = &entry{sender: sender, place: l.lanes[sender], priority: p, to: to, tried: time.Now()}
 }
 
 // Perishable notes that a text may expire while the run lasts. A recipient may then
@@ -97,7 +96,7 @@ func (l *Ledger) Acked(id client.ID, to client.Key) {
 func (l *Ledger) Shown(to client.Key, id client.ID, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.shown[to] = append(l.shown[to], showing{id, text})
+	l.shown[to] = append(l.shown[to], showing{id, text, time.Now()})
 }
 
 // Final notes what a sender was told in the end.
@@ -110,6 +109,8 @@ func (l *Ledger) Final(id client.ID, to client.Key, s client.MessageState, code 
 // Figures are counts of deliveries, but for Tried and Kept, which are messages.
 type Figures struct {
 	Tried, Kept, Acked, Shown, Bounced, Waiting int
+	Lost                                        int // of Waiting, what was acknowledged
+	Twice                                       int // of Shown, what was shown again
 }
 
 // Figures counts. Waiting is what was kept and is neither shown nor bounced.
@@ -132,6 +133,12 @@ func (l *Ledger) Figures() (f Figures) {
 				f.Bounced++
 			default:
 				f.Waiting++
+				if l.acked[d] {
+					f.Lost++
+				}
+			}
+			if got[to][text] > 1 {
+				f.Twice++
 			}
 			if l.acked[d] {
 				f.Acked++
@@ -139,6 +146,22 @@ func (l *Ledger) Figures() (f Figures) {
 		}
 	}
 	return f
+}
+
+// Slowest returns how long the slowest of the deliveries took that were tried
+// from one moment to another: from then until it was shown.
+func (l *Ledger) Slowest(from, to time.Time) (most time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, list := range l.shown {
+		for _, s := range list {
+			e := l.sent[s.text]
+			if e != nil && !e.tried.Before(from) && e.tried.Before(to) {
+				most = max(most, s.at.Sub(e.tried))
+			}
+		}
+	}
+	return most
 }
 
 // Texts returns the texts that Send returned for, with their ids.

@@ -1,0 +1,3 @@
+// Package faults breaks a broker, peers, connections and clocks under load. It
+// holds nothing but tests.
+package faults
