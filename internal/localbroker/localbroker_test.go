@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -295,6 +296,44 @@ func TestServiceFiles(t *testing.T) {
 	bad := localbroker.In(filepath.Join(dir, "a\nExecStartPre=x"))
 	if s, err := bad.Service(localbroker.User{OS: "linux", Home: dir}); err != nil || !errors.Is(bad.WriteService(t.Context(), s, program), localbroker.ErrBadPath) {
 		t.Errorf("a path with a line break was taken: %v", err)
+	}
+}
+
+// directives returns the settings of a unit, each with all its values.
+func directives(unit string) map[string][]string {
+	out := map[string][]string{}
+	for line := range strings.Lines(unit) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(name, "#") {
+			out[name] = append(out[name], value)
+		}
+	}
+	return out
+}
+
+// What the user's unit denies, the system's in deploy/ denies too, and both are
+// restarted and stopped alike.
+func TestServiceOfSystem(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	b := localbroker.In(filepath.Join(home, ".claudemesh", "broker"))
+	unit, err := b.Service(localbroker.User{OS: "linux", Home: home})
+	check(t, err)
+	check(t, b.WriteService(t.Context(), unit, program))
+	system := directives(read(t, "../../deploy/claudemesh-broker.service"))
+	compared := 0
+	for name, values := range directives(read(t, unit.Path)) {
+		if slices.Contains([]string{"Description", "ExecStart", "WantedBy"}, name) {
+			continue
+		}
+		for _, v := range values {
+			compared++
+			if !slices.Contains(system[name], v) {
+				t.Errorf("the user's unit has %s=%s, the system's %q", name, v, system[name])
+			}
+		}
+	}
+	if compared < 10 {
+		t.Errorf("%d settings compared", compared)
 	}
 }
 
