@@ -17,7 +17,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/client"
-	"github.com/claudemesh/claudemesh/internal/faults"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/sqlite"
@@ -92,7 +92,7 @@ type world struct {
 	plan   plan
 	bugs   bugs
 	net    *Network
-	ledger *faults.Ledger
+	ledger *clustertest.Ledger
 	peers  []*peer
 	found  *founding
 	dir    string
@@ -117,7 +117,7 @@ func simulate(t *testing.T, f *founding, p plan, b bugs) (problems, notes []stri
 	dir, err := os.MkdirTemp(memoryDir(), "claudemesh-simulation")
 	must(t, err)
 	defer os.RemoveAll(dir)
-	w := &world{plan: p, bugs: b, found: f, dir: dir, ledger: faults.NewLedger()}
+	w := &world{plan: p, bugs: b, found: f, dir: dir, ledger: clustertest.NewLedger()}
 	synctest.Test(t, func(t *testing.T) {
 		// A bubble's clock starts in 2000, when nobody has joined yet.
 		time.Sleep(time.Until(f.made.Add(time.Minute)))
@@ -369,7 +369,7 @@ func (w *world) audit() {
 	w.tell()
 	f := w.ledger.Figures()
 	w.seeds, w.messages, w.deliveries, w.bounced = 1, f.Kept, f.Shown+f.Bounced+f.Waiting, f.Bounced
-	for _, err := range w.ledger.Check(faults.OfSend) {
+	for _, err := range w.ledger.Check(clustertest.OfSend) {
 		w.complain("%v", err)
 	}
 	w.auditStore()

@@ -16,8 +16,8 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/clustertest"
 	"github.com/claudemesh/claudemesh/internal/disktest"
-	"github.com/claudemesh/claudemesh/internal/faults"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/sqlite"
@@ -113,7 +113,7 @@ func (m *machine) stop() {
 // notary is a mailbox that tells the ledger of the broker's word.
 type notary struct {
 	mailbox.Mailbox
-	ledger *faults.Ledger
+	ledger *clustertest.Ledger
 	acks   *atomic.Int64
 }
 
@@ -144,7 +144,7 @@ func (f forgotten) Handle(_ context.Context, r slog.Record) error {
 type party struct {
 	t      testing.TB
 	w      *meshtest.World // of m
-	ledger *faults.Ledger
+	ledger *clustertest.Ledger
 	acks   atomic.Int64
 	lost   atomic.Int64
 	boxes  map[*client.Client]client.Mailbox
@@ -211,7 +211,7 @@ func brokerCuts(t *testing.T, cuts int, query string) (breaches []error, lost in
 	m.disk, m.path = newDisk(t)
 	m.start()
 	p := &party{t: t, w: &meshtest.World{T: t, URL: "ws://" + m.addr + "/ws", Logger: slog.New(slog.DiscardHandler)},
-		ledger: faults.NewLedger(), boxes: map[*client.Client]client.Mailbox{}}
+		ledger: clustertest.NewLedger(), boxes: map[*client.Client]client.Mailbox{}}
 	members := []client.Membership{p.w.Found("power", "m0")}
 	owner := p.dial(members[0], "owner", nil, client.MemoryMailbox())
 	members = append(members, p.w.Join(owner, "member", "m1"))
@@ -247,7 +247,7 @@ func brokerCuts(t *testing.T, cuts int, query string) (breaches []error, lost in
 	senders.Wait()
 	p.read(reading, &readers, p.dial(members[1], "away", &seed, box))
 	p.finish()
-	breaches, lost = p.ledger.Check(faults.OfSend), p.lost.Load()
+	breaches, lost = p.ledger.Check(clustertest.OfSend), p.lost.Load()
 	m.stop()
 	t.Logf("%d cuts: %+v; %d acknowledged and forgotten", cuts, p.ledger.Figures(), lost)
 	m.disk.Cut()
