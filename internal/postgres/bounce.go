@@ -42,20 +42,11 @@ func bounce(ctx context.Context, tx pgx.Tx, numbers []int64, code wire.Code, now
 // bounceQueue ends everything that waits for some peers of a mesh, whose row
 // the caller has locked. It is no node's doing: every node is told of it.
 func bounceQueue(ctx context.Context, tx pgx.Tx, peers []broker.PeerID, code wire.Code, now time.Time) ([]broker.Outcome, error) {
-	numbers, err := column[int64](ctx, tx, "SELECT id FROM delivery WHERE recipient = ANY ($1) ORDER BY id", peers)
+	numbers, err := list(ctx, tx, pgx.RowTo[int64], "SELECT id FROM delivery WHERE recipient = ANY ($1) ORDER BY id", peers)
 	if err != nil {
 		return nil, err
 	}
 	return bounce(ctx, tx, numbers, code, now, 0)
-}
-
-// column returns the only column of a query.
-func column[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, error) {
-	rows, err := q.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.AppendRows([]T(nil), rows, pgx.RowTo[T])
 }
 
 // lockMeshes locks the rows of meshes in the order that all transactions follow.
@@ -69,12 +60,12 @@ func lockMeshes(ctx context.Context, tx pgx.Tx, rows []int64) error {
 const expireStep = 1000
 
 const (
-	dueMeshesQuery = `SELECT DISTINCT m.mesh FROM (
+	expiredMeshesQuery = `SELECT DISTINCT m.mesh FROM (
 		SELECT message FROM delivery WHERE expires <= $1 ORDER BY expires, id LIMIT $2) d JOIN message m ON m.seq = d.message`
-	dueQuery = `SELECT d.id FROM delivery d JOIN message m ON m.seq = d.message
+	expiredQuery = `SELECT d.id FROM delivery d JOIN message m ON m.seq = d.message
 		WHERE d.expires <= $1 AND m.mesh = ANY ($3) ORDER BY d.expires, d.id LIMIT $2 FOR UPDATE OF d SKIP LOCKED`
 	// What an attempt has bounced whose commit was not heard of.
-	bouncedQuery = "SELECT " + outcomeColumns + ` FROM outcome d JOIN message m ON m.seq = d.message ` + outcomePeers + `
+	bouncedQuery = settledQuery + `
 		WHERE d.id = ANY ($1) AND d.epoch = $2 AND d.at = $3 AND d.code = $4 ORDER BY d.id`
 )
 
@@ -106,14 +97,14 @@ func (s *Store) expire(ctx context.Context, now time.Time, limit int) (out []bro
 				return err
 			}
 		}
-		meshes, err := column[int64](ctx, tx, dueMeshesQuery, ms, limit)
+		meshes, err := list(ctx, tx, pgx.RowTo[int64], expiredMeshesQuery, ms, limit)
 		if err != nil || len(meshes) == 0 {
 			return err
 		}
 		if err := lockMeshes(ctx, tx, meshes); err != nil {
 			return err
 		}
-		if due, err = column[int64](ctx, tx, dueQuery, ms, limit, meshes); err != nil {
+		if due, err = list(ctx, tx, pgx.RowTo[int64], expiredQuery, ms, limit, meshes); err != nil {
 			return err
 		}
 		out, err = bounce(ctx, tx, due, wire.CodeExpired, now, epoch)

@@ -9,21 +9,22 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
+const outcomesQuery = "SELECT " + outcomeColumns + ` FROM (
+			SELECT id, message, recipient, 0::smallint AS state, '' AS code, at, size FROM delivery WHERE id = ANY ($1)
+			UNION ALL
+			SELECT id, message, recipient, state, code, at, size FROM outcome WHERE id = ANY ($1)
+		) d JOIN message m ON m.seq = d.message` + outcomePeers + "ORDER BY d.id"
+
 // Outcomes implements broker.ClusterStore.
 func (s *Store) Outcomes(ctx context.Context, deliveries []int64) (out []broker.Outcome, err error) {
-	err = s.snapshot(ctx, func(ctx context.Context, q querier) error {
-		settled, err := collect(ctx, q, settledQuery+"WHERE d.id = ANY($1)", deliveries)
-		if err != nil {
-			return err
-		}
-		queued, err := collect(ctx, q, queuedQuery+"WHERE d.id = ANY($1)", deliveries)
-		out = append(settled, queued...)
+	if len(deliveries) == 0 {
+		return nil, nil
+	}
+	err = s.read(ctx, func(ctx context.Context, q querier) (err error) {
+		out, err = collect(ctx, q, outcomesQuery, deliveries)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return out, err
 }
 
 // A row is stamped (changed, settled) some time before its transaction commits,
@@ -57,11 +58,12 @@ func (s *Store) News(ctx context.Context, w broker.Watch) (news broker.News, err
 }
 
 const (
-	versionsQuery  = "SELECT id, mesh_id, members_version FROM mesh WHERE mesh_id = ANY($1)"
-	holdersQuery   = "SELECT h.peer, n.name, n.epoch, h.conn, h.person " + standingHolder + " WHERE h.mesh = ANY($1)"
-	newPeersQuery  = locateQuery + "WHERE p.mesh = ANY($1) AND p.changed >= $2 ORDER BY p.id"
-	countsQuery    = "SELECT recipient, count(*) FROM delivery WHERE recipient = ANY($1) GROUP BY recipient"
-	newEndingsTail = "WHERE d.settled >= $1 AND d.epoch <> $2 AND m.sender = ANY($3)"
+	versionsQuery = "SELECT id, mesh_id, members_version FROM mesh WHERE mesh_id = ANY($1)"
+	holdersQuery  = "SELECT h.peer, n.name, n.epoch, h.conn, h.person " + standingHolder + " WHERE h.mesh = ANY($1)"
+	newPeersQuery = locateQuery + "WHERE p.mesh = ANY($1) AND p.changed >= $2 ORDER BY p.id"
+	countsQuery   = "SELECT recipient, count(*) FROM delivery WHERE recipient = ANY($1) GROUP BY recipient"
+	newEndsQuery  = "SELECT " + outcomeColumns + " FROM outcome d JOIN message m ON m.seq = d.message" + outcomePeers +
+		"WHERE d.settled >= $1 AND d.epoch <> $2 AND m.sender = ANY ($3) ORDER BY d.id"
 )
 
 // gather reads all but News.At.
@@ -85,12 +87,12 @@ func (s *Store) gather(ctx context.Context, tx pgx.Tx, w broker.Watch) (news bro
 	if err := each(ctx, tx, []any{&peer, &h.Name, &h.Epoch, &h.Conn, &h.Person}, func() { news.Holders[peer] = h }, holdersQuery, meshes); err != nil {
 		return news, err
 	}
-	if err := each(ctx, tx, []any{&peer, &n}, func() { news.Queued[peer] = n }, countsQuery, numbers(w.Mailboxes)); err != nil || w.Since == 0 {
+	if err := each(ctx, tx, []any{&peer, &n}, func() { news.Queued[peer] = n }, countsQuery, w.Mailboxes); err != nil || w.Since == 0 {
 		return news, err
 	}
 	if news.Peers, err = list(ctx, tx, scanLocated, newPeersQuery, meshes, w.Since); err != nil {
 		return news, err
 	}
-	news.Outcomes, err = collect(ctx, tx, settledQuery+newEndingsTail, w.Since, s.enlisted().Epoch, numbers(w.Senders))
+	news.Outcomes, err = collect(ctx, tx, newEndsQuery, w.Since, s.enlisted().Epoch, w.Senders)
 	return news, err
 }

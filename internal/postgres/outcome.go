@@ -26,6 +26,10 @@ const (
 		UNION ALL
 		SELECT id, recipient, state, code, at, size FROM outcome WHERE id >= m.seq AND id < m.seq + m.recipients
 	) d ON true ` + outcomePeers
+
+	settledQuery = "SELECT " + outcomeColumns + " FROM outcome d JOIN message m ON m.seq = d.message " + outcomePeers
+	queuedQuery  = `SELECT ` + outcomeColumns + ` FROM (SELECT *, 0::smallint AS state, '' AS code FROM delivery) d
+		JOIN message m ON m.seq = d.message ` + outcomePeers
 )
 
 func scanOutcome(row pgx.CollectableRow) (o broker.Outcome, err error) {
@@ -44,11 +48,7 @@ func scanOutcome(row pgx.CollectableRow) (o broker.Outcome, err error) {
 
 // collect returns the outcomes that a query finds, nil when there are none.
 func collect(ctx context.Context, q querier, sql string, args ...any) ([]broker.Outcome, error) {
-	rows, err := q.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.AppendRows([]broker.Outcome(nil), rows, scanOutcome)
+	return list(ctx, q, scanOutcome, sql, args...)
 }
 
 // stored is what identifies a message among those with its id.

@@ -113,7 +113,7 @@ func (s *Store) TouchPeers(ctx context.Context, ids []broker.PeerID, seen time.T
 	}
 	return s.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE peer SET last_seen = $1 WHERE id IN
-			(SELECT id FROM peer WHERE id = ANY($2) AND forgotten = 0 ORDER BY id FOR NO KEY UPDATE)`, toMillis(seen), numbers(ids))
+			(SELECT id FROM peer WHERE id = ANY($2) AND forgotten = 0 ORDER BY id FOR NO KEY UPDATE)`, toMillis(seen), ids)
 		return err
 	})
 }
@@ -121,7 +121,7 @@ func (s *Store) TouchPeers(ctx context.Context, ids []broker.PeerID, seen time.T
 // ForgetPeers implements broker.PeerStore. Peers whose mailbox a node holds stay too.
 func (s *Store) ForgetPeers(ctx context.Context, before time.Time, keep []broker.PeerID, now time.Time, limit int) (out []broker.Forgotten, err error) {
 	err = s.tx(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		out, err = forgetPeers(ctx, tx, toMillis(before), numbers(keep), now, limit)
+		out, err = forgetPeers(ctx, tx, toMillis(before), keep, now, limit)
 		return err
 	})
 	if err != nil {
@@ -131,16 +131,16 @@ func (s *Store) ForgetPeers(ctx context.Context, before time.Time, keep []broker
 }
 
 const (
-	dueWhere = ` AND p.forgotten = 0 AND p.pubkey <> p.member AND p.last_seen < $2
+	forgettableWhere = ` AND p.forgotten = 0 AND p.pubkey <> p.member AND p.last_seen < $2
 		AND NOT EXISTS (SELECT 1 ` + standingHolder + ` WHERE h.peer = p.id) ORDER BY p.last_seen, p.id`
-	dueQuery = "SELECT p.id, p.mesh FROM peer p WHERE p.id NOT IN (SELECT unnest($1::bigint[]))" + dueWhere + " LIMIT $3"
+	forgettableQuery = "SELECT p.id, p.mesh FROM peer p WHERE p.id NOT IN (SELECT unnest($1::bigint[]))" + forgettableWhere + " LIMIT $3"
 	// Of the due ones, those that still are when they are locked.
-	claimedQuery = "SELECT " + peerColumns + peerTables + "WHERE p.id = ANY($1)" + dueWhere
+	claimedQuery = "SELECT " + peerColumns + peerTables + "WHERE p.id = ANY($1)" + forgettableWhere
 )
 
-func forgetPeers(ctx context.Context, tx pgx.Tx, before int64, keep []int64, now time.Time, limit int) ([]broker.Forgotten, error) {
+func forgetPeers(ctx context.Context, tx pgx.Tx, before int64, keep []broker.PeerID, now time.Time, limit int) ([]broker.Forgotten, error) {
 	type row struct{ ID, Mesh int64 }
-	due, err := list(ctx, tx, pgx.RowToStructByPos[row], dueQuery, keep, before, limit)
+	due, err := list(ctx, tx, pgx.RowToStructByPos[row], forgettableQuery, keep, before, limit)
 	if err != nil || len(due) == 0 {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func forgetPeers(ctx context.Context, tx pgx.Tx, before int64, keep []int64, now
 	for i, d := range due {
 		ids[i], meshes[i] = d.ID, d.Mesh
 	}
-	if _, err := tx.Exec(ctx, "SELECT 1 FROM mesh WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", meshes); err != nil {
+	if err := lockMeshes(ctx, tx, meshes); err != nil {
 		return nil, err
 	}
 	// One that is locked is being put or held at this moment: it lives.
@@ -187,19 +187,10 @@ func forget(ctx context.Context, tx pgx.Tx, ids []broker.PeerID) error {
 			forgotten = (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM delivery_number),
 			changed = now_ms(), last_seen = 0, attested_at = NULL, attestation_sig = NULL,
 			card_generation = NULL, card_seq = NULL, card_blob = NULL, card_sig = NULL
-		WHERE id = ANY($1)`, numbers(ids)); err != nil {
+		WHERE id = ANY($1)`, ids); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `DELETE FROM presence WHERE peer IN
-		(SELECT peer FROM presence WHERE peer = ANY($1) ORDER BY peer FOR UPDATE)`, numbers(ids))
+		(SELECT peer FROM presence WHERE peer = ANY($1) ORDER BY peer FOR UPDATE)`, ids)
 	return err
-}
-
-// numbers returns peer numbers as the driver takes them, never nil: that is NULL.
-func numbers(ids []broker.PeerID) []int64 {
-	out := make([]int64, len(ids))
-	for i, id := range ids {
-		out[i] = int64(id)
-	}
-	return out
 }

@@ -60,8 +60,9 @@ type Store struct {
 	keep *pgxpool.Pool // for Renew alone, which must not wait for others
 	w    *writer
 
-	closed atomic.Bool
-	close  sync.Once
+	closed  atomic.Bool
+	close   sync.Once
+	commits struct{ n, ops, nanos atomic.Int64 }
 
 	mu    sync.Mutex // guards the following
 	node  broker.Node
@@ -115,6 +116,11 @@ func poolConfig(url string, opts Options) (*pgxpool.Config, error) {
 	p["idle_in_transaction_session_timeout"] = "5000" // a stopped broker holds no lock for longer
 	p["statement_timeout"] = "30000"
 	p["timezone"] = "UTC"
+	// A plan is made once and fits any size of the queue: by the indices, whatever
+	// the statistics of a young database say.
+	p["plan_cache_mode"] = "force_generic_plan"
+	p["enable_seqscan"] = "off"
+	p["jit"] = "off"
 	if p["application_name"] == "" {
 		p["application_name"] = "claudemesh-broker"
 	}
@@ -151,8 +157,14 @@ func (s *Store) txOf(ctx context.Context, node broker.Node, run func(ctx context
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.insist(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return s.transact(context.WithoutCancel(ctx), node, run)
+}
+
+// transact is txOf that ctx can end at any time.
+func (s *Store) transact(ctx context.Context, node broker.Node, run func(ctx context.Context, tx pgx.Tx) error) error {
+	return s.insist(ctx, func(ctx context.Context) error {
+		start := time.Now()
+		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 			if node.Epoch != 0 {
 				if _, err := tx.Exec(ctx, "SELECT fence($1, $2)", node.Name, node.Epoch); err != nil {
 					return err
@@ -160,7 +172,18 @@ func (s *Store) txOf(ctx context.Context, node broker.Node, run func(ctx context
 			}
 			return run(ctx, tx)
 		})
+		if err == nil {
+			s.committed(1, start)
+		}
+		return err
 	})
+}
+
+// committed counts a transaction for Stats.
+func (s *Store) committed(ops int, start time.Time) {
+	s.commits.n.Add(1)
+	s.commits.ops.Add(int64(ops))
+	s.commits.nanos.Add(int64(time.Since(start)))
 }
 
 // querier reads: the pool, a connection or a transaction.

@@ -62,7 +62,7 @@ func hold(ctx context.Context, tx pgx.Tx, node broker.Node, holds []broker.Hold)
 		FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[]) AS h(peer, mesh, conn, person) ORDER BY h.peer
 		ON CONFLICT (peer) DO UPDATE SET node = excluded.node, epoch = excluded.epoch,
 			conn = excluded.conn, person = excluded.person, changed = now_ms()`,
-		node.Name, node.Epoch, numbers(taken), rows, conns, persons)
+		node.Name, node.Epoch, taken, rows, conns, persons)
 	return out, err
 }
 
@@ -119,7 +119,7 @@ func scanLocated(row pgx.CollectableRow) (l broker.Located, err error) {
 func (s *Store) Locate(ctx context.Context, mesh wire.ID, ids []broker.PeerID) (out []broker.Located, err error) {
 	where, args := "WHERE g.mesh_id = $1 AND p.forgotten = 0 ORDER BY p.id", []any{mesh[:]}
 	if ids != nil {
-		where, args = "WHERE g.mesh_id = $1 AND p.id = ANY($2) ORDER BY p.id", append(args, numbers(ids))
+		where, args = "WHERE g.mesh_id = $1 AND p.id = ANY($2) ORDER BY p.id", append(args, ids)
 	}
 	err = s.read(ctx, func(ctx context.Context, q querier) (err error) {
 		out, err = list(ctx, q, scanLocated, locateQuery+where, args...)

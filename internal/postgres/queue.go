@@ -42,9 +42,9 @@ func (s *Store) Retry(ctx context.Context, deliveries []int64) ([]int, error) {
 const queuedRank = `(SELECT id, message, priority, attempts, size, wrap FROM delivery
 	WHERE recipient = $1 AND priority = %d AND id > $%d ORDER BY id LIMIT $5)`
 
-// queuedQuery returns one delivery more than the page holds if there is one:
+// pageQuery returns one delivery more than the page holds if there is one:
 // without a message. $1 recipient, $2 to $4 place, $5 rows + 1, $6 bytes.
-var queuedQuery = `SELECT d.id, d.priority, d.attempts, d.wrap, d.message, d.page,
+var pageQuery = `SELECT d.id, d.priority, d.attempts, d.wrap, d.message, d.page,
 		m.sender, m.id, m.mode, m.created, m.expires, b.nonce, b.ciphertext
 	FROM (
 		SELECT *, row_number() OVER w < $5 AND sum(size) OVER w - size < $6 AS page
@@ -58,7 +58,7 @@ var queuedQuery = `SELECT d.id, d.priority, d.attempts, d.wrap, d.message, d.pag
 func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, after broker.Place, rows int, bytes int64) (page []broker.Delivery, more bool, err error) {
 	err = s.read(ctx, func(ctx context.Context, q querier) error {
 		page, more = nil, false
-		found, err := q.Query(ctx, queuedQuery, int64(recipient), after[0], after[1], after[2], int64(rows)+1, bytes)
+		found, err := q.Query(ctx, pageQuery, int64(recipient), after[0], after[1], after[2], int64(rows)+1, bytes)
 		if err != nil {
 			return err
 		}
@@ -99,15 +99,13 @@ func scanQueued(row pgx.Rows, d *broker.Delivery) (beyond bool, err error) {
 	return false, nil
 }
 
+const usageQuery = `SELECT m.sender, count(*), sum(d.size) FROM delivery d JOIN message m ON m.seq = d.message
+	WHERE d.recipient = $1 GROUP BY m.sender ORDER BY m.sender`
+
 // Usage implements broker.QueueStore.
 func (s *Store) Usage(ctx context.Context, recipient broker.PeerID) (out []broker.Usage, err error) {
-	err = s.read(ctx, func(ctx context.Context, q querier) error {
-		rows, err := q.Query(ctx, `SELECT m.sender, count(*), sum(d.size) FROM delivery d JOIN message m ON m.seq = d.message
-			WHERE d.recipient = $1 GROUP BY m.sender ORDER BY m.sender`, int64(recipient))
-		if err != nil {
-			return err
-		}
-		out, err = pgx.AppendRows([]broker.Usage(nil), rows, pgx.RowToStructByPos[broker.Usage])
+	err = s.read(ctx, func(ctx context.Context, q querier) (err error) {
+		out, err = list(ctx, q, pgx.RowToStructByPos[broker.Usage], usageQuery, int64(recipient))
 		return err
 	})
 	if err != nil {

@@ -4,17 +4,17 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/claudemesh/claudemesh/broker"
 )
 
-// Ready implements broker.Store: the server takes writes, and the writer lives.
+// Ready implements broker.Store. It locks a row that is always there: a
+// standby and a fenced node refuse that.
 func (s *Store) Ready(ctx context.Context) error {
-	return s.read(ctx, func(ctx context.Context, q querier) error {
-		var standby bool
-		if err := q.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
-			return err
-		}
-		return s.w.ready(ctx, standby)
+	return s.transact(ctx, s.enlisted(), func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT FROM "+versionTable+" LIMIT 1 FOR KEY SHARE")
+		return err
 	})
 }
 

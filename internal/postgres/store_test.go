@@ -16,13 +16,13 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t testing.TB) (broker.Store, func() broker.Store) {
 		url := pgtest.Database(t)
-		s := open(t, url)
-		return s, func() broker.Store { return open(t, pgtest.Shared(t).Snapshot(t, url)) }
+		return open(t, url), func() broker.Store { return open(t, pgtest.Shared(t).Snapshot(t, url)) }
 	})
 }
 
 func open(t testing.TB, url string) *postgres.Store {
 	t.Helper()
+	// Not t.Context: done callbacks open stores too, at any time.
 	s, err := postgres.Open(context.Background(), url, postgres.Options{})
 	if err != nil {
 		t.Fatal(err)
