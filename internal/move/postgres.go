@@ -118,7 +118,7 @@ var pgRows = map[*table]string{
 		SELECT 1 AS id, greatest(last_value + is_called::int, (SELECT max(id) + 1 FROM delivery),
 			(SELECT max(id) + 1 FROM outcome), (SELECT max(seq) + 1 FROM message)) AS next FROM delivery_number
 		UNION ALL SELECT 2, greatest(last_value + is_called::int, (SELECT max(id) + 1 FROM peer)) FROM peer_id_seq
-		) n WHERE id > $1 ORDER BY id`,
+		) n WHERE id > $1::bigint ORDER BY id`,
 }
 
 func (p *pg) rows(ctx context.Context, t *table, after []any) iter.Seq2[row, error] {
@@ -126,7 +126,7 @@ func (p *pg) rows(ctx context.Context, t *table, after []any) iter.Seq2[row, err
 	if !ok {
 		keys := strings.Join(t.columns[:t.keys], ", ")
 		query = fmt.Sprintf("SELECT %s FROM %s WHERE (%s) > (%s) ORDER BY %s", strings.Join(t.columns, ", "), t.name,
-			keys, strings.Join([]string{"$1", "$2", "$3"}[:t.keys], ", "), keys)
+			keys, strings.Join([]string{"$1::bigint", "$2::bigint", "$3"}[:t.keys], ", "), keys)
 	}
 	return func(yield func(row, error) bool) {
 		rows, err := p.conn.Query(ctx, query, after...)

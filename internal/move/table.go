@@ -57,8 +57,8 @@ var (
 
 // The places of columns that are asked for by name, and the rows of number.
 const (
-	messageNonce   = 9
-	messageBody    = 10
+	messageNonce = 9
+	messageBody  = 10
 
 	deliveryMessage = 1
 	deliveryState   = 4
