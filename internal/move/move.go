@@ -123,7 +123,7 @@ func closing(e end, err *error) { *err = errors.Join(*err, e.close()) }
 
 func openSource(ctx context.Context, db string) (end, error) {
 	if postgres.IsURL(db) {
-		return openPG(ctx, db)
+		return openPGSource(ctx, db)
 	}
 	return openLite(ctx, db)
 }
@@ -230,7 +230,7 @@ func (m *mover) begin(ctx context.Context, source string) error {
 	case marked == source, m.report.Found > 0 && there == source:
 		return nil
 	case marked != "":
-		return fmt.Errorf("%w: a move of another database into it, or of this one as it was before, has not ended; begin with an empty target", ErrNotEmpty)
+		return fmt.Errorf("%w: a move of another database into it, or of this one as it was before, has not ended; begin with an empty database, or remove the .moving file", ErrNotEmpty)
 	case m.report.Found > 0:
 		return fmt.Errorf("%w: it is a broker's database already", ErrNotEmpty)
 	case m.opts.DryRun:

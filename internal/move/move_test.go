@@ -249,6 +249,11 @@ func TestUnfinished(t *testing.T) {
 		if _, err := tryStore(way.to); !errors.Is(err, way.want) {
 			t.Errorf("a broker starts on %s: %v", way.to, err)
 		}
+		if way.to == url {
+			if _, err := move.Run(bg, url, back, move.Options{}); !errors.Is(err, postgres.ErrMoving) {
+				t.Errorf("it is a source: %v", err)
+			}
+		}
 		other := filepath.Join(t.TempDir(), "other.db")
 		filledDB(t, other, 60)
 		if _, err := move.Run(bg, other, way.to, move.Options{}); !errors.Is(err, move.ErrNotEmpty) {
@@ -262,6 +267,22 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
+// A move that was cut off when all but the file's name was done ends.
+func TestUnnamed(t *testing.T) {
+	dir := t.TempDir()
+	file, to := filepath.Join(dir, "mesh.db"), filepath.Join(dir, "to.db")
+	w, told := filledDB(t, file, 50)
+	run(t, file, to, move.Options{})
+	w.ok(os.Rename(to, to+sqlite.MovingSuffix))
+	if _, err := tryStore(to); !errors.Is(err, sqlite.ErrMoving) {
+		t.Errorf("a broker starts: %v", err)
+	}
+	if r := run(t, file, to, move.Options{}); r.Moved != 2 {
+		t.Errorf("moved %d rows", r.Moved)
+	}
+	w.same(w.tells(to), told)
+}
+
 // Verification finds each change of the target, names it, and leaves the move unfinished.
 func TestVerifyFinds(t *testing.T) {
 	dir := t.TempDir()
@@ -270,12 +291,12 @@ func TestVerifyFinds(t *testing.T) {
 	for statement, want := range map[string]string{
 		"UPDATE message SET hash = decode(repeat('ab', 32), 'hex') WHERE seq = (SELECT max(seq) FROM message)": "table message",
 		"DELETE FROM outcome WHERE id = (SELECT max(id) FROM outcome)":                                         "table delivery",
-		"UPDATE body SET ciphertext = 'x'": "table ",
-		"UPDATE delivery SET expires = 1":  "table delivery",
-		"UPDATE invite SET voided = true":  "table invite",
-		"DELETE FROM key_box":              "table key_box",
-		"UPDATE peer SET card_blob = '' WHERE card_blob IS NULL AND forgotten = 0": "table peer",
-		"SELECT setval('peer_id_seq', 100)":                                        "table number",
+		"UPDATE body SET ciphertext = 'x'":                                                                     "table ",
+		"UPDATE delivery SET expires = 1":                                                                      "table delivery",
+		"UPDATE invite SET voided = true":                                                                      "table invite",
+		"DELETE FROM key_box":                                                                                  "table key_box",
+		"UPDATE peer SET card_blob = '' WHERE card_blob IS NULL AND forgotten = 0":                             "table peer",
+		"SELECT setval('peer_id_seq', 100)":                                                                    "table number",
 	} {
 		url := pgtest.Shared(t).Blank(t)
 		tampered := false

@@ -48,6 +48,22 @@ func openPG(ctx context.Context, url string) (_ *pg, err error) {
 	return p, p.keepBrokersAway(ctx)
 }
 
+// openPGSource refuses a database that a move has not filled yet.
+func openPGSource(ctx context.Context, url string) (*pg, error) {
+	p, err := openPG(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	marked, err := p.moving(ctx)
+	if err == nil && marked != "" {
+		err = postgres.ErrMoving
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
 // openPGTarget makes the schema if need be; for a dry run it returns nil then.
 func openPGTarget(ctx context.Context, url string, dry bool) (*pg, error) {
 	p, err := openPG(ctx, url)
@@ -102,12 +118,13 @@ func (p *pg) close() error {
 	return errors.Join(errs...)
 }
 
-// pgRows are the queries that are not just the columns of a table.
+// pgRows are the queries that are not just the columns of a table. A direct with a
+// nonce of another length could not be taken apart again: it counts as having no body.
 var pgRows = map[*table]string{
 	message: `SELECT m.seq, m.mesh, m.sender, m.id, m.hash, m.mode, m.recipients, m.created, m.expires, b.nonce, b.ciphertext
 		FROM message m LEFT JOIN body b ON b.seq = m.seq AND m.mode IN (2, 3) WHERE m.seq > $1 ORDER BY m.seq`,
 	delivery: `SELECT d.id, d.message, d.recipient, d.priority, d.state, d.code, d.attempts, d.at, d.size,
-			CASE WHEN d.state = 0 AND m.mode IN (1, 4) THEN b.nonce || b.ciphertext ELSE d.wrap END,
+			CASE WHEN d.state <> 0 OR m.mode IN (2, 3) THEN d.wrap WHEN length(b.nonce) = 24 THEN b.nonce || b.ciphertext END,
 			m.mode, coalesce(d.expires, m.expires)
 		FROM (
 			SELECT id, message, recipient, priority, 0::smallint AS state, '' AS code, attempts, at, size, wrap, expires FROM delivery
