@@ -116,8 +116,28 @@ func TestThereAndBack(t *testing.T) {
 				w.same(w.tells(db), told)
 				check(t, db)
 			}
+			for _, db := range []string{there, back} {
+				if postgres.IsURL(db) {
+					outcast(t, db)
+				}
+			}
 			w.goesOn(first, there, back)
 		})
+	}
+}
+
+// outcast: the last change of the first mesh was a removal, the second had none.
+func outcast(t *testing.T, url string) {
+	t.Helper()
+	c, err := pgx.Connect(bg, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(bg)
+	var right bool
+	err = c.QueryRow(bg, "SELECT bool_and(outcast_version = CASE id WHEN 1 THEN members_version ELSE 0 END) FROM mesh").Scan(&right)
+	if err != nil || !right {
+		t.Error("outcast_version is wrong", err)
 	}
 }
 
