@@ -101,6 +101,7 @@ func (c *cluster) enlist(ctx context.Context) error {
 	}
 	c.met(nodes)
 	c.up.Store(true)
+	c.hints.all(hintNodes, wire.ID{}) // or they would not tell this one anything until they renew
 	c.b.log.Info("enlisted", "node", n.Name, "epoch", n.Epoch, "nodes", len(nodes))
 	return nil
 }

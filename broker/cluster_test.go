@@ -174,7 +174,15 @@ func TestNodesMoved(t *testing.T) {
 		d = a.dm(b.pub())
 		a.sendUntil(d)
 		b2.ackPush(want(b2, byID(d.ID)))
-		c.two.clock.Advance(time.Minute)
+		c.one.eventually("the old connection ends", func() bool {
+			c.one.clock.Advance(10 * time.Second)
+			select {
+			case <-b.done:
+				return true
+			default:
+				return false
+			}
+		})
 		if code := b.closed(); code != websocket.StatusCode(wire.CloseReplaced) {
 			t.Errorf("closed with %d, want %d", code, wire.CloseReplaced)
 		}

@@ -375,9 +375,11 @@ func (m *mesh) notify(o Outcome) {
 		key = recipient.key
 	}
 	if sender != nil {
-		if sender.conn != nil && sender.key != sender.member {
+		switch {
+		case sender.key != sender.member && sender.conn != nil:
 			to = []*conn{sender.conn}
-		} else {
+		case sender.key != sender.member && sender.holder.Epoch != 0: // at another node
+		default:
 			to = m.connsOf(sender.member)
 		}
 	}

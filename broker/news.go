@@ -52,7 +52,9 @@ func (m *mesh) watched(w *Watch) {
 // heard brings news of a mesh into memory.
 func (m *mesh) heard(n News, found []Located, outcomes []Outcome) error {
 	m.mu.Lock()
-	stale := n.Versions[m.id] > m.version
+	row := n.Meshes[m.id]
+	stale := row.Version > m.version
+	m.queued, m.bytes = row.Queued, row.QueuedBytes
 	for _, l := range found {
 		m.located(l)
 	}

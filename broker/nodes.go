@@ -55,13 +55,19 @@ type Watch struct {
 	Meshes    []wire.ID // in its memory
 	Mailboxes []PeerID  // which it holds
 	Senders   []PeerID  // whose messages may have outcomes to tell here
-	Since     int64     // News.At of the time before; 0: nothing is told but At, Versions, Holders and Queued
+	Since     int64     // News.At of the time before; 0: nothing is told but At, Meshes, Holders and Queued
+}
+
+// MeshNews is what changes about a mesh.
+type MeshNews struct {
+	Version             int64 // of its members
+	Queued, QueuedBytes int64 // as in Mesh
 }
 
 // News is what a node may not have heard of: hints get lost.
 type News struct {
-	At       int64             // for the next Watch, by the database's clock
-	Versions map[wire.ID]int64 // members version of each mesh
+	At       int64 // for the next Watch, by the database's clock
+	Meshes   map[wire.ID]MeshNews
 	Holders  map[PeerID]Holder // of every mailbox of the meshes that a standing node holds
 	Peers    []Located         // of the meshes, that were put, changed their card or were forgotten since
 	Queued   map[PeerID]int64  // deliveries queued for each of the mailboxes that has any

@@ -203,9 +203,10 @@ func (m *mesh) setHolder(p *peer, h Holder) {
 	default:
 		p.row, p.holder, p.since = Hold{}, h, h.Since
 		p.grace = time.Time{}
-		if p.conn != nil { // it pushes there now
+		if p.conn != nil { // it pushes there now, also what came here meanwhile
 			p.serve(nil)
 			p.lostAt = now
+			m.b.cluster.hints.tell(h.Name, hintQueue, m.id, int64(p.id), 0, 0)
 		}
 	}
 	switch after := m.describe(p, now).Online; {

@@ -86,9 +86,9 @@ func (w *writer) meshRow(ctx context.Context, id wire.ID) (row int64, err error)
 // errPruned is a message that was there during the commit and not after it.
 var errPruned = errors.New("the message was pruned meanwhile")
 
-// repeats answers the messages of a committed batch that were not stored. In a
-// further attempt at a batch, what looks as an earlier one would
-// have stored it was stored by that one.
+// repeats answers the messages of a committed batch that were not stored, each as
+// though the ops after it were not yet done. In a further attempt at a batch, what
+// looks as an earlier one would have stored it was stored by that one.
 func (w *writer) repeats(ctx context.Context, batch []op, again bool) error {
 	claimed := make(map[int64]bool)
 	for i := range batch {
@@ -115,10 +115,27 @@ func (w *writer) repeats(ctx context.Context, batch []op, again bool) error {
 			claimed[m.seq] = true
 			o.outcome = broker.Accepted{First: m.seq}
 		default:
+			for j := range known {
+				if k := &known[j]; settledBy(batch[i:], k) {
+					k.State, k.Code, k.At = wire.StateQueued, "", fromMillis(m.created)
+				}
+			}
 			o.outcome = broker.Accepted{Duplicate: true, Outcomes: known}
 		}
 	}
 	return nil
+}
+
+// settledBy reports whether one of some ops settled a delivery.
+func settledBy(ops []op, k *broker.Outcome) bool {
+	for i := range ops {
+		for j, settled := range ops[i].ended {
+			if settled && ops[i].settle[j].Delivery == k.Delivery {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (m *stored) is(of *broker.Message) bool {

@@ -26,6 +26,7 @@ const (
 	mVersion
 	mNonce
 	mCiphertext
+	sizes
 	dNum
 	dMessage
 	dRecipient
@@ -116,6 +117,14 @@ func (c *columns) message(m *broker.Message, mesh int64, mode, rank int) (num in
 	a[mVersion].int(m.MembersVersion)
 	a[mNonce].bytes(m.Nonce)
 	a[mCiphertext].bytes(m.Ciphertext)
+	size := int64(0)
+	for i := range m.Deliveries {
+		size += m.Size(m.Deliveries[i])
+	}
+	a[sizes].int(size)
+	for range len(m.Deliveries) - 1 {
+		a[sizes].int(0)
+	}
 	for i := range m.Deliveries {
 		d := &m.Deliveries[i]
 		a[dNum].int(num + int64(i))

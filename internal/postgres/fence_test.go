@@ -26,8 +26,6 @@ func (c *cluster) writes(s *postgres.Store) []write {
 	leaving := c.join(s, "leaving")
 	p, q := c.session(s), c.session(s)
 	c.hold(s, broker.Hold{Peer: p, Conn: 1})
-	m, err := s.Mesh(ctx, c.mesh)
-	c.ok(err)
 	message := c.message(q, p)
 	queued := c.accept(s, message)
 	_, err = c.db.Exec(ctx, `INSERT INTO message (seq, mesh, sender, id, hash, mode, recipients, created, expires)
@@ -44,7 +42,9 @@ func (c *cluster) writes(s *postgres.Store) []write {
 		{"CreateMesh", func(s *postgres.Store) error { return s.CreateMesh(ctx, fresh, c.founder) }},
 		{"Join", func(s *postgres.Store) error { _, err := s.Join(ctx, joining); return err }},
 		{"Remove", func(s *postgres.Store) error {
-			_, err := s.Remove(ctx, broker.Removal{Mesh: c.mesh, Member: leaving.Key, Statement: c.signed(), Version: m.MembersVersion, Now: now()})
+			m, err := s.Mesh(ctx, c.mesh)
+			c.ok(err)
+			_, err = s.Remove(ctx, broker.Removal{Mesh: c.mesh, Member: leaving.Key, Statement: c.signed(), Version: m.MembersVersion, Now: now()})
 			return err
 		}},
 		{"PutInvite", func(s *postgres.Store) error {

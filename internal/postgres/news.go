@@ -58,8 +58,8 @@ func (s *Store) News(ctx context.Context, w broker.Watch) (news broker.News, err
 }
 
 const (
-	versionsQuery = "SELECT id, mesh_id, members_version FROM mesh WHERE mesh_id = ANY($1)"
-	holdersQuery  = "SELECT h.peer, n.name, n.epoch, h.conn, h.person " + standingHolder + " WHERE h.mesh = ANY($1)"
+	meshNewsQuery = "SELECT id, mesh_id, members_version, queued, queued_bytes FROM mesh WHERE mesh_id = ANY($1)"
+	holdersQuery  = "SELECT h.peer, " + holderColumns + standingHolder + " WHERE h.mesh = ANY($1)"
 	newPeersQuery = locateQuery + "WHERE p.mesh = ANY($1) AND p.changed >= $2 ORDER BY p.id"
 	countsQuery   = "SELECT recipient, count(*) FROM delivery WHERE recipient = ANY($1) GROUP BY recipient"
 	newEndsQuery  = "SELECT " + outcomeColumns + " FROM outcome d JOIN message m ON m.seq = d.message" + outcomePeers +
@@ -68,23 +68,24 @@ const (
 
 // gather reads all but News.At.
 func (s *Store) gather(ctx context.Context, tx pgx.Tx, w broker.Watch) (news broker.News, err error) {
-	news = broker.News{Versions: make(map[wire.ID]int64), Holders: make(map[broker.PeerID]broker.Holder), Queued: make(map[broker.PeerID]int64)}
+	news = broker.News{Meshes: make(map[wire.ID]broker.MeshNews), Holders: make(map[broker.PeerID]broker.Holder), Queued: make(map[broker.PeerID]int64)}
 	ids := make([][]byte, len(w.Meshes))
 	for i := range w.Meshes {
 		ids[i] = w.Meshes[i][:]
 	}
 	var id wire.ID
 	var row, n int64
+	var m broker.MeshNews
 	meshes := make([]int64, 0, len(ids))
-	if err := each(ctx, tx, []any{&row, fixed(id[:]), &n}, func() {
+	if err := each(ctx, tx, []any{&row, fixed(id[:]), &m.Version, &m.Queued, &m.QueuedBytes}, func() {
 		meshes = append(meshes, row)
-		news.Versions[id] = n
-	}, versionsQuery, ids); err != nil {
+		news.Meshes[id] = m
+	}, meshNewsQuery, ids); err != nil {
 		return news, err
 	}
 	var peer broker.PeerID
 	var h broker.Holder
-	if err := each(ctx, tx, []any{&peer, &h.Name, &h.Epoch, &h.Conn, &h.Person}, func() { news.Holders[peer] = h }, holdersQuery, meshes); err != nil {
+	if err := each(ctx, tx, append([]any{&peer}, holderFields(&h)...), func() { news.Holders[peer] = h }, holdersQuery, meshes); err != nil {
 		return news, err
 	}
 	if err := each(ctx, tx, []any{&peer, &n}, func() { news.Queued[peer] = n }, countsQuery, w.Mailboxes); err != nil || w.Since == 0 {

@@ -124,6 +124,7 @@ func poolConfig(url string, opts Options) (*pgxpool.Config, error) {
 	p["plan_cache_mode"] = "force_generic_plan"
 	p["enable_seqscan"] = "off"
 	p["jit"] = "off"
+	p["max_parallel_workers_per_gather"] = "0"
 	if p["application_name"] == "" {
 		p["application_name"] = "claudemesh-broker"
 	}

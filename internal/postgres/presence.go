@@ -10,6 +10,13 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
+// holderColumns are read into holderFields.
+const holderColumns = `n.name, n.epoch, h.conn, h.person, h.changed `
+
+func holderFields(h *broker.Holder) []any {
+	return []any{&h.Name, &h.Epoch, &h.Conn, &h.Person, &h.Since}
+}
+
 // standingHolder is the presence rows that count.
 const standingHolder = `FROM presence h JOIN node n ON n.name = h.node AND n.epoch = h.epoch AND n.until > statement_timestamp()`
 
@@ -57,12 +64,21 @@ func hold(ctx context.Context, tx pgx.Tx, node broker.Node, holds []broker.Hold)
 	for i, p := range taken {
 		rows[i], conns[i], persons[i] = meshes[p], holders[p].Conn, holders[p].Person
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO presence (peer, mesh, node, epoch, conn, person)
+	since := make(map[broker.PeerID]int64, n)
+	var peer broker.PeerID
+	var at int64
+	err = each(ctx, tx, []any{&peer, &at}, func() { since[peer] = at }, `INSERT INTO presence (peer, mesh, node, epoch, conn, person)
 		SELECT h.peer, h.mesh, $1, $2, h.conn, h.person
 		FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[]) AS h(peer, mesh, conn, person) ORDER BY h.peer
 		ON CONFLICT (peer) DO UPDATE SET node = excluded.node, epoch = excluded.epoch,
-			conn = excluded.conn, person = excluded.person, changed = now_ms()`,
+			conn = excluded.conn, person = excluded.person, changed = now_ms()
+		RETURNING peer, changed`,
 		node.Name, node.Epoch, taken, rows, conns, persons)
+	for i, h := range holds {
+		if out[i].Had {
+			out[i].Since = since[h.Peer]
+		}
+	}
 	return out, err
 }
 
@@ -82,9 +98,9 @@ func lockMailboxes(ctx context.Context, tx pgx.Tx, holds []broker.Hold) (meshes 
 		Query(func(rows pgx.Rows) error {
 			return scanEach(rows, []any{&peer, &mesh}, func() { meshes[peer] = mesh })
 		})
-	batch.Queue("SELECT h.peer, n.name, n.epoch, h.conn, h.person "+standingHolder+" WHERE h.peer = ANY($1)", ids).
+	batch.Queue("SELECT h.peer, "+holderColumns+standingHolder+" WHERE h.peer = ANY($1)", ids).
 		Query(func(rows pgx.Rows) error {
-			return scanEach(rows, []any{&peer, &h.Name, &h.Epoch, &h.Conn, &h.Person}, func() { holders[peer] = h })
+			return scanEach(rows, append([]any{&peer}, holderFields(&h)...), func() { holders[peer] = h })
 		})
 	return meshes, holders, tx.SendBatch(ctx, &batch).Close()
 }
@@ -107,11 +123,11 @@ func (s *Store) LetGo(ctx context.Context, holds []broker.Hold) error {
 	})
 }
 
-const locateQuery = "SELECT " + peerColumns + ", p.forgotten > 0, coalesce(h.name, ''), coalesce(h.epoch, 0), coalesce(h.conn, 0), coalesce(h.person, false)" +
-	peerTables + "LEFT JOIN (SELECT h.peer, n.name, n.epoch, h.conn, h.person " + standingHolder + ") h ON h.peer = p.id "
+const locateQuery = "SELECT " + peerColumns + ", p.forgotten > 0, coalesce(h.name, ''), coalesce(h.epoch, 0), coalesce(h.conn, 0), coalesce(h.person, false), coalesce(h.changed, 0)" +
+	peerTables + "LEFT JOIN (SELECT h.peer, " + holderColumns + standingHolder + ") h ON h.peer = p.id "
 
 func scanLocated(row pgx.CollectableRow) (l broker.Located, err error) {
-	l.Peer, err = scanPeer(row, &l.Forgotten, &l.Holder.Name, &l.Holder.Epoch, &l.Holder.Conn, &l.Holder.Person)
+	l.Peer, err = scanPeer(row, append([]any{&l.Forgotten}, holderFields(&l.Holder)...)...)
 	return l, err
 }
 

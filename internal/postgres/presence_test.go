@@ -166,7 +166,7 @@ func TestNews(t *testing.T) {
 	if first.At == 0 || first.Peers != nil || first.Outcomes != nil {
 		t.Errorf("first %+v", first)
 	}
-	c.same(first.Versions, map[wire.ID]int64{c.mesh: 1})
+	c.same(first.Meshes, map[wire.ID]broker.MeshNews{c.mesh: {Version: 1}})
 	c.same(first.Holders, map[broker.PeerID]broker.Holder{})
 	c.same(first.Queued, map[broker.PeerID]int64{bob: 1})
 
@@ -193,7 +193,7 @@ func TestNews(t *testing.T) {
 	outcome := c.settle(a, n, bob)
 	got, err := b.News(c.ctx, watch)
 	c.ok(err)
-	c.same(got.Versions, map[wire.ID]int64{c.mesh: 2})
+	c.same(got.Meshes[c.mesh].Version, int64(2))
 	c.same(got.Holders, map[broker.PeerID]broker.Holder{bob: {Node: na, Conn: 3, Person: true}})
 	c.same(got.Queued, map[broker.PeerID]int64{})
 	if len(got.Peers) != 2 || got.Peers[0].ID != carol || got.Peers[1].ID != own {
@@ -223,6 +223,7 @@ func TestNews(t *testing.T) {
 
 // What a transaction stamped long before it commits is told all the same.
 func TestNewsOfSlowTransactions(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	s, _ := c.node("a", longLease)
 	p := c.session(s)

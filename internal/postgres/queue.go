@@ -3,7 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"math"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,23 +12,23 @@ import (
 	"github.com/claudemesh/claudemesh/schema"
 )
 
-const retryQuery = `UPDATE delivery d SET attempts = least(attempts + 1, $2) FROM (
-	SELECT id FROM delivery WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE) q WHERE d.id = q.id RETURNING d.id, attempts`
+const retryQuery = `UPDATE delivery d SET attempts = least(attempts + n, 32767)
+	FROM (SELECT id FROM delivery WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE) q
+	JOIN (SELECT id, count(*) AS n FROM unnest($1::bigint[]) AS a (id) GROUP BY id) asked USING (id)
+	WHERE d.id = q.id RETURNING d.id, attempts`
 
 // Retry implements broker.QueueStore. A delivery that is not queued counts 0.
 func (s *Store) Retry(ctx context.Context, deliveries []int64) ([]int, error) {
 	attempts := make([]int, len(deliveries))
 	err := s.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, retryQuery, deliveries, math.MaxInt16)
-		if err != nil {
-			return err
-		}
 		counts := make(map[int64]int, len(deliveries))
 		var id int64
 		var n int
-		_, err = pgx.ForEachRow(rows, []any{&id, &n}, func() error { counts[id] = n; return nil })
-		for i, d := range deliveries {
-			attempts[i] = counts[d]
+		err := each(ctx, tx, []any{&id, &n}, func() { counts[id] = n }, retryQuery, deliveries)
+		for i, d := range slices.Backward(deliveries) {
+			if attempts[i] = counts[d]; counts[d] > 0 {
+				counts[d]-- // one that is named twice was tried twice
+			}
 		}
 		return err
 	})

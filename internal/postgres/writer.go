@@ -247,15 +247,15 @@ func (w *writer) transact(ctx context.Context, batch []op, again bool) error {
 	for _, o := range stored {
 		o.stored, o.outcome = true, broker.Accepted{First: first + o.num}
 	}
-	if len(stored) < len(w.byNum) {
-		if err := w.repeats(ctx, batch, again); err != nil {
+	if again {
+		if err := w.settledBefore(ctx, batch, node); err != nil {
 			return err
 		}
 	}
-	if again {
-		return w.settledBefore(ctx, batch, node)
+	if len(stored) == len(w.byNum) {
+		return nil
 	}
-	return nil
+	return w.repeats(ctx, batch, again)
 }
 
 // tell gives every op of a batch its outcome. err is the batch's.

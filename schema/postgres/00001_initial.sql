@@ -254,7 +254,8 @@ END $$;
 -- and settlements (s_), each as columns. It is one statement, so that all of a
 -- batch is here before the first lock is taken: a broker that is stopped
 -- while it sends holds nothing. meshes are the rows to lock. Numbers (m_num, d_num,
--- d_message) count from first, which is drawn here. What it returns: stored,
+-- d_message) count from first, which is drawn here; bytes has at a message's
+-- number, from 1, the sum of its sizes. What it returns: stored,
 -- the m_num of the messages that were not refused, and settled, the places in s_,
 -- from 1, of the deliveries that were queued.
 -- +goose StatementBegin
@@ -262,7 +263,7 @@ CREATE FUNCTION post(
     me text, mine bigint, meshes bigint[], total bigint,
     m_num bigint[], m_mesh bigint[], m_sender bigint[], m_id bytea[], m_hash bytea[], m_mode bigint[], m_recipients bigint[],
     m_created bigint[], m_expires bigint[], m_version bigint[], m_nonce bytea[], m_ciphertext bytea[],
-    d_num bigint[], d_message bigint[], d_recipient bigint[], d_size bigint[], d_priority bigint[], d_wrap bytea[],
+    bytes bigint[], d_num bigint[], d_message bigint[], d_recipient bigint[], d_size bigint[], d_priority bigint[], d_wrap bytea[],
     s_id bigint[], s_recipient bigint[], s_mesh bigint[], s_at bigint[], s_state bigint[], s_code text[],
     OUT first bigint, OUT stored bigint[], OUT settled bigint[]
 ) LANGUAGE plpgsql AS $$
@@ -296,11 +297,10 @@ BEGIN
             FROM unnest(d_num, d_message, d_recipient, d_size, d_priority, d_wrap)
                 AS d (num, message, recipient, size, priority, wrap)
             JOIN new ON new.seq = first + d.message
-            RETURNING delivery.message, delivery.size
         ), counted AS (
-            UPDATE mesh SET queued = queued + c.n, queued_bytes = queued_bytes + c.bytes
-            FROM (SELECT new.mesh, count(*) AS n, sum(queue.size) AS bytes
-                FROM queue JOIN new ON new.seq = queue.message GROUP BY new.mesh) c
+            UPDATE mesh SET queued = queued + c.n, queued_bytes = queued_bytes + c.size
+            FROM (SELECT new.mesh, sum(new.recipients) AS n, sum(bytes[(new.seq - first)::integer + 1]) AS size
+                FROM new GROUP BY new.mesh) c -- no join: the planner takes new for one row
             WHERE mesh.id = c.mesh
         )
         SELECT array_agg(new.seq - first) INTO stored FROM new;
@@ -315,8 +315,8 @@ BEGIN
             INSERT INTO outcome (id, message, recipient, at, epoch, size, state, code)
             SELECT gone.id, gone.message, gone.recipient, gone.at, mine, gone.size, gone.state, gone.code FROM gone
         ), counted AS (
-            UPDATE mesh SET queued = queued - c.n, queued_bytes = queued_bytes - c.bytes
-            FROM (SELECT gone.mesh, count(*) AS n, sum(gone.size) AS bytes FROM gone GROUP BY gone.mesh) c
+            UPDATE mesh SET queued = queued - c.n, queued_bytes = queued_bytes - c.size
+            FROM (SELECT gone.mesh, count(*) AS n, sum(gone.size) AS size FROM gone GROUP BY gone.mesh) c
             WHERE mesh.id = c.mesh
         )
         SELECT array_agg(gone.place), array_agg(DISTINCT gone.message) INTO settled, touched FROM gone;
