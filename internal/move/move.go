@@ -179,7 +179,11 @@ func (m *mover) run(ctx context.Context) (err error) {
 	}
 	m.done = 0
 	for i, t := range tables {
-		if err := m.verify(ctx, t, &m.report.Tables[i]); err != nil {
+		err := m.verify(ctx, t, &m.report.Tables[i])
+		if errors.Is(err, ErrDiffers) && m.report.Found > 0 {
+			err = fmt.Errorf("%w; if the source was used since the move began, begin with an empty target", err)
+		}
+		if err != nil {
 			return fmt.Errorf("table %s: %w", t.name, err)
 		}
 	}
