@@ -158,7 +158,7 @@ func benchOnce(ctx context.Context, c *cli.Command, o bench.Options, mode, dir s
 
 // park fills a database before a broker has it.
 func park(ctx context.Context, db string, o bench.Options) error {
-	d, err := parseDatabase(db)
+	d, err := parseDatabase("db", db)
 	if err != nil {
 		return err
 	}

@@ -28,30 +28,33 @@ func dbFlags() []cli.Flag {
 // database is what --db and --db-file name: a SQLite file, or a Postgres URL.
 type database struct{ file, url string }
 
-func readDatabase(c *cli.Command) (database, error) {
-	db := c.String("db")
-	if path := c.String("db-file"); path != "" {
-		if c.IsSet("db") {
-			return database{}, fmt.Errorf("--db and --db-file: choose; %w", errUsage)
+func readDatabase(c *cli.Command) (database, error) { return readNamed(c, "db") }
+
+// readNamed reads a database that two flags name: one itself, one, with -file, in a file.
+func readNamed(c *cli.Command, flag string) (database, error) {
+	db := c.String(flag)
+	if path := c.String(flag + "-file"); path != "" {
+		if c.IsSet(flag) {
+			return database{}, fmt.Errorf("--%[1]s and --%[1]s-file: choose; %w", flag, errUsage)
 		}
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			return database{}, fmt.Errorf("--db-file: %w", err)
+			return database{}, fmt.Errorf("--%s-file: %w", flag, err)
 		}
 		if db = strings.TrimSpace(string(raw)); !postgres.IsURL(db) {
-			return database{}, fmt.Errorf("--db-file: %s holds no postgres:// URL", path)
+			return database{}, fmt.Errorf("--%s-file: %s holds no postgres:// URL", flag, path)
 		}
 	}
-	return parseDatabase(db)
+	return parseDatabase(flag, db)
 }
 
 // parseDatabase tells a file from a URL. Another scheme is a mistake and no file name.
-func parseDatabase(db string) (database, error) {
+func parseDatabase(flag, db string) (database, error) {
 	if postgres.IsURL(db) {
 		return database{url: db}, nil
 	}
 	if scheme, _, ok := strings.Cut(db, "://"); ok {
-		return database{}, fmt.Errorf("--db is a SQLite file or a postgres:// URL, not %s://; %w", scheme, errUsage)
+		return database{}, fmt.Errorf("--%s is a SQLite file or a postgres:// URL, not %s://; %w", flag, scheme, errUsage)
 	}
 	return database{file: db}, nil
 }
@@ -74,6 +77,24 @@ func (d database) open(ctx context.Context, log *slog.Logger, onFatal func(error
 		return postgres.Open(ctx, d.url, postgres.Options{Logger: log})
 	}
 	return sqlite.Open(ctx, d.file, sqlite.Options{Logger: log, OnFatal: onFatal})
+}
+
+// name is what package move calls the database.
+func (d database) name() string { return d.file + d.url } // one is empty
+
+// check looks for damage.
+func (d database) check(ctx context.Context) error {
+	if d.url != "" {
+		return postgres.Check(ctx, d.url)
+	}
+	return sqlite.Check(ctx, d.file)
+}
+
+func (d database) resetToken(ctx context.Context, hash [32]byte) error {
+	if d.url != "" {
+		return postgres.ResetToken(ctx, d.url, hash)
+	}
+	return sqlite.ResetToken(ctx, d.file, hash)
 }
 
 // diskUsage measures the disk of a file; a server's is its operator's to watch.

@@ -18,16 +18,23 @@ import (
 func backupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "backup", Usage: "copy the database, also while the broker runs", ArgsUsage: "FILE",
-		Description: "Writes a consistent, checked copy to FILE, which must not exist. A broker starts on it as it is.\n\nEXAMPLE\n   claudemesh-broker backup --db mesh.db mesh-backup.db",
+		Description: "Writes a consistent, checked copy to FILE, which must not exist. A broker starts on it as it is.\nA Postgres database is backed up by its own tools, such as pg_dump.\n\nEXAMPLE\n   claudemesh-broker backup --db mesh.db mesh-backup.db",
 		Flags:       dbFlags(),
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.Args().Len() != 1 {
 				return fmt.Errorf("backup takes the file to write; %w", errUsage)
 			}
-			if err := sqlite.Backup(ctx, c.String("db"), c.Args().First()); err != nil {
+			db, err := readDatabase(c)
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(c.Root().Writer, "backup written and checked: %s\n", c.Args().First())
+			if db.url != "" {
+				return fmt.Errorf("%s: a Postgres database is backed up by pg_dump, or by its server's archive; see docs/operations.md", db)
+			}
+			if err := sqlite.Backup(ctx, db.file, c.Args().First()); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.Root().Writer, "backup written and checked: %s\n", c.Args().First())
 			return err
 		},
 	}
@@ -42,10 +49,14 @@ func checkCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			if err := sqlite.Check(ctx, c.String("db")); err != nil {
+			db, err := readDatabase(c)
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(c.Root().Writer, "%s is whole\n", c.String("db"))
+			if err := db.check(ctx); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.Root().Writer, "%s is whole\n", db)
 			return err
 		},
 	}
@@ -92,11 +103,15 @@ func tokenCommand() *cli.Command {
 				if err := noArguments(c); err != nil {
 					return err
 				}
-				token := rand.Text()
-				if err := sqlite.ResetToken(ctx, c.String("db"), sha256.Sum256([]byte(token))); err != nil {
+				db, err := readDatabase(c)
+				if err != nil {
 					return err
 				}
-				_, err := fmt.Fprintln(c.Root().Writer, token)
+				token := rand.Text()
+				if err := db.resetToken(ctx, sha256.Sum256([]byte(token))); err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(c.Root().Writer, token)
 				return err
 			},
 		}},

@@ -77,11 +77,14 @@ func IsURL(db string) bool {
 }
 
 // Open connects to the database and brings its schema up to date. Several
-// brokers may do so at once. ErrNewer.
+// brokers may do so at once. ErrNewer, ErrMoving.
 func Open(ctx context.Context, url string, opts Options) (_ *Store, err error) {
 	opts = opts.withDefaults()
 	cfg, err := poolConfig(url, opts)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkMoving(ctx, cfg.ConnConfig); err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, cfg.ConnConfig, opts.Logger); err != nil {

@@ -70,19 +70,27 @@ func countTables(ctx context.Context, db *sql.DB) (n tableCount, err error) {
 	return n, translate(err)
 }
 
-// checkNewer refuses a schema that a later version of the broker wrote. It reads
-// the table itself: goose would write one that it fails to read.
+// checkNewer refuses a schema that a later version of the broker wrote.
 func checkNewer(ctx context.Context, db *sql.DB, p *goose.Provider) error {
-	var current, known int64
-	err := db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable+" WHERE is_applied = 1").Scan(&current)
+	current, known, err := versions(ctx, db, p)
 	if err != nil {
-		return fmt.Errorf("read the schema version: %w", translate(err))
-	}
-	for _, source := range p.ListSources() {
-		known = max(known, source.Version)
+		return err
 	}
 	if current > known {
 		return fmt.Errorf("%w: its schema is version %d, this broker knows up to %d; run a newer broker", ErrNewer, current, known)
 	}
 	return nil
+}
+
+// versions returns the version of a schema and the latest that is known. It reads
+// the table itself: goose would write one that it fails to read.
+func versions(ctx context.Context, db *sql.DB, p *goose.Provider) (current, known int64, err error) {
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable+" WHERE is_applied = 1").Scan(&current)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the schema version: %w", translate(err))
+	}
+	for _, source := range p.ListSources() {
+		known = max(known, source.Version)
+	}
+	return current, known, nil
 }

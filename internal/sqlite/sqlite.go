@@ -12,6 +12,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -75,30 +76,29 @@ type Store struct {
 var _ broker.Store = (*Store)(nil)
 
 // Open opens the database at path, creating it with mode 0600 when there is
-// none, and brings its schema up to date. ErrLocked, ErrNewer, ErrCorrupt.
+// none, and brings its schema up to date. ErrLocked, ErrNewer, ErrCorrupt, ErrMoving.
 func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) {
 	opts = opts.withDefaults()
-	path, err = ensureFile(path)
-	if err != nil {
+	if path, err = ensureFile(path); err != nil {
 		return nil, err
 	}
-	s := &Store{lock: flock.New(path+".lock", flock.SetPermissions(0o600))}
+	s := new(Store)
+	if s.lock, err = takeLock(path); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			s.release()
 		}
 	}()
-	switch ok, err := s.lock.TryLock(); {
-	case err != nil:
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	case !ok:
-		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
-	}
 	if err := checkHeader(path); err != nil {
 		return nil, opened(err)
 	}
 	if s.writeDB, err = openPool(path, writerQuery+opts.query, 1); err != nil {
 		return nil, err
+	}
+	if err := checkMoving(ctx, s.writeDB); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, opened(err))
 	}
 	if err := migrate(ctx, s.writeDB, opts.Logger); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, opened(err))
@@ -113,10 +113,35 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	return s, nil
 }
 
-// ensureFile creates the database file, so that it (and with it the WAL, which
+// takeLock takes the lock of the database at path, whose name is free of
+// symbolic links. ErrLocked.
+func takeLock(path string) (*flock.Flock, error) {
+	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
+	ok, err := lock.TryLock()
+	if err == nil && ok {
+		return lock, nil
+	}
+	if err == nil {
+		err = ErrLocked
+	}
+	return nil, errors.Join(fmt.Errorf("%s: %w", path, err), lock.Close())
+}
+
+// ensureFile is createFile, unless a move is to make the file.
+func ensureFile(path string) (string, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path + MovingSuffix); err == nil {
+			return "", fmt.Errorf("%s: %w", path, ErrMoving)
+		}
+	}
+	return createFile(path)
+}
+
+// createFile creates the database file, so that it (and with it the WAL, which
 // takes its mode) is private, and returns its path free of symbolic links, so
 // that one database has one lock.
-func ensureFile(path string) (string, error) {
+func createFile(path string) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return "", err
