@@ -194,6 +194,7 @@ func TestNodesMoved(t *testing.T) {
 func TestNodesOwnMailbox(t *testing.T) {
 	t.Parallel()
 	overBuses(t, func(t *testing.T, c cluster) {
+		hints := c.one.Config.Cluster.Bus != broker.Bus(silence{})
 		bob := c.one.join("member", "bob")
 		a := c.one.founder.session()
 		b1 := bob.session()
@@ -208,6 +209,9 @@ func TestNodesOwnMailbox(t *testing.T) {
 
 		b1 = bob.session() // the other node has it still
 		none[*wire.Push](b1, "the first was delivered")
+		if !hints {
+			return // only a hint has a node yield
+		}
 		person := bob.person()
 		c.one.eventually("a person is asked first", func() bool {
 			f := a.dm(bob.key.Public())

@@ -57,10 +57,7 @@ func (c *conn) hold(ctx context.Context, m *mesh, role wire.Role, p, own *peer) 
 		}
 		if !h.Had {
 			m.setHolder(q, h.Before)
-			if person && !h.Before.Person && h.Before.Epoch != 0 {
-				m.b.cluster.hints.tell(h.Before.Name, hintYield, m.id, int64(q.id))
-			}
-			continue
+			continue // a person has it yielded: see tend
 		}
 		hadOwn = hadOwn || q == own
 		if q != own || q == p {
@@ -242,6 +239,9 @@ func (m *mesh) tend(now time.Time) {
 			c.closeSoon(wire.CloseReplaced)
 		}
 		own := m.peers[c.member]
+		if h := own.remoteHolder(); c.role == wire.RolePerson && h.Epoch != 0 && !h.Person {
+			m.b.cluster.hints.tell(h.Name, hintYield, m.id, int64(own.id))
+		}
 		for _, p := range []*peer{c.self, own} {
 			if p != nil && p.conn == nil && p.holder.Epoch == 0 && c.role != wire.RoleObserver && !now.Before(p.yields) {
 				sync = append(sync, p.id)

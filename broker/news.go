@@ -62,7 +62,9 @@ func (m *mesh) heard(n News, found []Located, outcomes []Outcome) error {
 	var ids []PeerID
 	for _, p := range m.peers {
 		if h := n.Holders[p.id]; h.Epoch != 0 || p.since < n.At {
-			m.setHolder(p, h)
+			if m.setHolder(p, h); h.Epoch == 0 {
+				p.row = Hold{}
+			}
 		}
 		ids = append(ids, p.id)
 		if p.conn == nil || p.phase != live || p.pending > 0 {

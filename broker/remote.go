@@ -22,6 +22,14 @@ type remote struct {
 	yields time.Time // until when it is left to a person at another node
 }
 
+// remoteHolder is the other node that holds a peer's mailbox; zero without one, or a peer.
+func (p *peer) remoteHolder() Holder {
+	if p == nil {
+		return Holder{}
+	}
+	return p.holder
+}
+
 // hintedQueue has the mailboxes that a hint names read the store: numbers are
 // triples of peer, rank and delivery.
 func (m *mesh) hintedQueue(numbers []int64) {
@@ -198,8 +206,8 @@ func (m *mesh) setHolder(p *peer, h Holder) {
 	case h.Node == me && h.Epoch != 0:
 		p.row, p.since = Hold{Peer: p.id, Conn: h.Conn, Person: h.Person}, h.Since
 		p.holder = Holder{}
-	case h.Epoch == 0:
-		p.row, p.holder = Hold{}, Holder{}
+	case h.Epoch == 0: // or it has come to this node since: the row stays
+		p.holder = Holder{}
 	default:
 		p.row, p.holder, p.since = Hold{}, h, h.Since
 		p.grace = time.Time{}
