@@ -17,6 +17,7 @@ import (
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
+	"github.com/claudemesh/claudemesh/internal/pgtest"
 )
 
 // lockedBuffer is a log that is written and read at once.
@@ -83,17 +84,9 @@ func TestCanaries(t *testing.T) {
 	metrics := get(t, strings.TrimSuffix(strings.Replace(w.URL, "ws", "http", 1), "/ws")+"/metrics")
 
 	places := map[string][]byte{"log": logs.bytes(), "metrics": metrics, "frames": relay.Seen()}
-	files, err := filepath.Glob(w.File + "*")
-	if err != nil || len(files) < 2 {
-		t.Fatalf("database files: %v %v", files, err)
-	}
-	for _, f := range files {
-		if places[filepath.Base(f)], err = os.ReadFile(f); err != nil {
-			t.Fatal(err)
-		}
-	}
+	known := databaseOf(t, w, places)
 	// The search itself works: what the broker is said to know is there.
-	if !bytes.Contains(places["mesh.db-wal"], []byte("alice")) || !bytes.Contains(places["frames"], []byte(`"type":"push"`)) {
+	if !bytes.Contains(places[known], []byte("alice")) || !bytes.Contains(places["frames"], []byte(`"type":"push"`)) {
 		t.Fatal("the search finds nothing at all")
 	}
 	for _, canary := range []string{body, label, group, role, summary, cwd, host, branch} {
@@ -105,6 +98,25 @@ func TestCanaries(t *testing.T) {
 			}
 		}
 	}
+}
+
+// databaseOf adds what the broker has stored, and says where members' names are.
+func databaseOf(t *testing.T, w *meshtest.World, places map[string][]byte) (known string) {
+	t.Helper()
+	if w.DB != "" {
+		places["rows"] = pgtest.Rows(t, w.DB)
+		return "rows"
+	}
+	files, err := filepath.Glob(w.File + "*")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("database files: %v %v", files, err)
+	}
+	for _, f := range files {
+		if places[filepath.Base(f)], err = os.ReadFile(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return "mesh.db-wal"
 }
 
 func get(t *testing.T, url string) []byte {

@@ -94,15 +94,11 @@ func copyRows(from, to string) (err error) {
 	if _, err := src.Exec(bg, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return err
 	}
-	rows, err := src.Query(bg, "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> $1", versionTable)
+	names, err := tables(src, versionTable)
 	if err != nil {
 		return err
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return err
-	}
-	for _, table := range tables {
+	for _, table := range names {
 		if err := copyTable(src, dest, pgx.Identifier{table}.Sanitize()); err != nil {
 			return fmt.Errorf("copy %s: %w", table, err)
 		}
@@ -116,6 +112,47 @@ func copyRows(from, to string) (err error) {
 	}
 	_, err = dest.Exec(bg, set+" COMMIT")
 	return err
+}
+
+// Rows is every row of every table of a database, as text.
+func Rows(t testing.TB, from string) []byte {
+	t.Helper()
+	out, err := rows(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func rows(from string) (out []byte, err error) {
+	conn, err := pgx.Connect(bg, from)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(bg)
+	names, err := tables(conn, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range names {
+		var text string
+		err := conn.QueryRow(bg, "SELECT coalesce(string_agg(t::text, E'\n' ORDER BY t::text), '') FROM "+pgx.Identifier{table}.Sanitize()+" t").Scan(&text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, table+":\n"+text+"\n"...)
+	}
+	return out, nil
+}
+
+// tables returns the names of a database's tables, but one.
+func tables(conn *pgx.Conn, except string) ([]string, error) {
+	rows, err := conn.Query(bg, `SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+		AND relname <> $1 ORDER BY 1`, except)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 func copyTable(src, dest *pgx.Conn, table string) error {

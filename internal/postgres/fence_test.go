@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"github.com/claudemesh/claudemesh/internal/pgtest"
 	"testing"
 	"time"
 
@@ -148,14 +149,14 @@ func TestFence(t *testing.T) {
 			s, n := c.node("a", longLease)
 			writes := c.writes(s)
 			lose(c, n)
-			before := c.contents()
+			before := string(pgtest.Rows(c, c.url))
 			for _, w := range writes {
 				if err := w.run(s); err != nil {
 					c.fails(err, broker.ErrFenced)
 				} else {
 					t.Errorf("%s succeeded", w.name)
 				}
-				if c.contents() != before {
+				if string(pgtest.Rows(c, c.url)) != before {
 					t.Fatalf("%s wrote", w.name)
 				}
 			}
@@ -165,11 +166,11 @@ func TestFence(t *testing.T) {
 			c.again(s, "a", longLease)
 			c.hold(s, broker.Hold{Peer: 1, Conn: 1})
 			for _, w := range writes {
-				before := c.contents()
+				before := string(pgtest.Rows(c, c.url))
 				if err := w.run(s); err != nil {
 					t.Errorf("%s: %v", w.name, err)
 				}
-				if c.contents() == before && w.name != "LetGo" { // its mailbox went with the lease
+				if string(pgtest.Rows(c, c.url)) == before && w.name != "LetGo" { // its mailbox went with the lease
 					t.Errorf("%s wrote nothing: the test of it says nothing", w.name)
 				}
 			}

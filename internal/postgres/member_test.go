@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"github.com/claudemesh/claudemesh/internal/pgtest"
 	"testing"
 	"time"
 
@@ -33,14 +34,14 @@ func TestStatementsRepeated(t *testing.T) {
 	statement := broker.InviteClose{Invite: in.ID, Statement: c.signed()}
 	closed, err := s.CloseInvite(c.ctx, c.mesh, statement)
 	c.ok(err)
-	before := c.contents()
+	before := string(pgtest.Rows(c, c.url))
 	again, err := s.Remove(c.ctx, r)
 	c.ok(err)
 	c.same(again, broker.Removed{Version: first.Version})
 	version, err := s.CloseInvite(c.ctx, c.mesh, statement)
 	c.ok(err)
 	c.same(version, closed)
-	if after := c.contents(); after != before {
+	if after := string(pgtest.Rows(c, c.url)); after != before {
 		t.Errorf("a repeated statement changed\n%s\nto\n%s", before, after)
 	}
 }

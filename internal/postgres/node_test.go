@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,30 +135,30 @@ func (c *cluster) holder(s *postgres.Store, p broker.PeerID) broker.Holder {
 	if len(found) != 1 {
 		c.Fatalf("located %+v", found)
 	}
-	return found[0].Holder
+	return c.timeless(found[0].Holder)
+}
+
+// timeless is a holder without its time, which every holder has.
+func (c *cluster) timeless(h broker.Holder) broker.Holder {
+	c.Helper()
+	if (h.Since == 0) != (h.Epoch == 0) {
+		c.Errorf("since when is %+v?", h)
+	}
+	h.Since = 0
+	return h
 }
 
 func (c *cluster) hold(s *postgres.Store, holds ...broker.Hold) []broker.Held {
 	c.Helper()
 	held, err := s.Hold(c.ctx, holds)
 	c.ok(err)
-	return held
-}
-
-// contents is every row of every table, as text.
-func (c *cluster) contents() string {
-	c.Helper()
-	rows, err := c.db.Query(c.ctx, "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1")
-	c.ok(err)
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	c.ok(err)
-	var b strings.Builder
-	for _, table := range tables {
-		var text string
-		c.ok(c.db.QueryRow(c.ctx, "SELECT coalesce(string_agg(t::text, E'\n' ORDER BY t::text), '') FROM "+pgx.Identifier{table}.Sanitize()+" t").Scan(&text))
-		fmt.Fprintf(&b, "%s:\n%s\n", table, text)
+	for i := range held {
+		if held[i].Had != (held[i].Since != 0) {
+			c.Errorf("since when is %+v?", held[i])
+		}
+		held[i].Since, held[i].Before = 0, c.timeless(held[i].Before)
 	}
-	return b.String()
+	return held
 }
 
 func TestLease(t *testing.T) {
