@@ -2,12 +2,12 @@ package postgres_test
 
 import (
 	"context"
-	"github.com/claudemesh/claudemesh/internal/pgtest"
 	"testing"
 	"time"
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/postgres"
+	"github.com/claudemesh/claudemesh/internal/pgtest"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 

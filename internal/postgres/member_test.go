@@ -2,11 +2,11 @@ package postgres_test
 
 import (
 	"errors"
-	"github.com/claudemesh/claudemesh/internal/pgtest"
 	"testing"
 	"time"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/internal/pgtest"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
