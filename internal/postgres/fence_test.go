@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/broker"
-	"github.com/claudemesh/claudemesh/internal/postgres"
 	"github.com/claudemesh/claudemesh/internal/pgtest"
+	"github.com/claudemesh/claudemesh/internal/postgres"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
