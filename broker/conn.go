@@ -56,6 +56,7 @@ type conn struct {
 	news    map[*peer]wire.PresenceEvent
 	joined  time.Time
 	from    Holder             // the node that held its session before, until that was told
+	settled bool               // its session was at no other node lately
 	synced  map[[2]PeerID]bool // sender and recipient whose order is certain here; see inOrder
 }
 

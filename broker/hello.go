@@ -84,6 +84,9 @@ func (c *conn) register(ctx context.Context, h *wire.Hello) error {
 	if h.Role != wire.RoleObserver {
 		row.Card, row.LastSeen = h.Card, now
 	}
+	if c.settled, err = m.newcomer(ctx, h, now); err != nil {
+		return err
+	}
 	p, err := m.putPeer(ctx, row)
 	if errors.Is(err, ErrConflict) {
 		return wire.Faultf(wire.CodeBadAttestation, "the session key is another member's")

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -23,6 +24,20 @@ const (
 	// yieldFor is how long a mailbox is left to a person at another node.
 	yieldFor = 5 * time.Second
 )
+
+// newcomer reports whether a session cannot have been at another node so lately that
+// something it sent there may be unknown here.
+func (m *mesh) newcomer(ctx context.Context, h *wire.Hello, now time.Time) (bool, error) {
+	if m.b.cluster == nil || h.Role != wire.RoleSession {
+		return false, nil
+	}
+	l, err := m.b.cluster.store.LocateKey(ctx, m.id, h.SessionPubkey)
+	if errors.Is(err, ErrNotFound) {
+		return true, nil
+	}
+	// Stored at each hello, and once a minute while it is connected.
+	return l.Holder.Epoch == 0 && now.Sub(l.LastSeen) > 2*time.Minute+4*m.b.cluster.cfg.Poll, err
+}
 
 // hold asks for the mailboxes that a new connection is to serve: its own
 // session's in any case, the member's own if nobody else has it. It says whether that was had.

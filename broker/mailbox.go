@@ -170,10 +170,9 @@ func (m *mesh) committed(c *conn, msg *Message, first *int64, a Accepted, stored
 }
 
 // inOrder reports whether nothing from that sender to p can wait in the store
-// unknown here: after a connection has come, perhaps from another node, the first
-// message by it to a recipient is read there, with what came before it. mesh.mu is held.
+// unknown here: after a session has come from another node, the first message by it to a recipient is read there, with what came before it. mesh.mu is held.
 func (m *mesh) inOrder(c *conn, sender PeerID, p *peer, stored bool) bool {
-	if m.b.cluster == nil || !stored || m.b.cluster.alone() {
+	if m.b.cluster == nil || !stored || m.b.cluster.alone() || c.settled && sender == c.self.id {
 		return true
 	}
 	pair := [2]PeerID{sender, p.id}

@@ -60,6 +60,8 @@ type Store struct {
 	keep *pgxpool.Pool // for Renew alone, which must not wait for others
 	w    *writer
 
+	pages pages
+
 	closed  atomic.Bool
 	close   sync.Once
 	commits struct{ n, ops, nanos atomic.Int64 }
@@ -91,6 +93,7 @@ func Open(ctx context.Context, url string, opts Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{opts: opts}
+	s.pages.s = s
 	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg); err != nil {
 		return nil, err
 	}
@@ -141,6 +144,7 @@ func hideURL(err error, url string) error {
 func (s *Store) Close() error {
 	s.close.Do(func() {
 		s.w.stop()
+		s.pages.stop()
 		s.closed.Store(true)
 		s.keep.Close()
 		s.pool.Close()
