@@ -140,6 +140,9 @@ func (c *cluster) me() Node {
 // alone reports whether no other node has been there for so long that nothing
 // of theirs can be unknown here.
 func (c *cluster) alone() bool {
+	if c == nil {
+		return true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.nodes) == 0 && time.Since(c.company) > 4*c.cfg.Poll

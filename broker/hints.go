@@ -40,7 +40,7 @@ type hintKey struct {
 const (
 	// hintPace is the least time between two payloads to the nodes: a bus may
 	// be a database, which pays for each.
-	hintPace = 10 * time.Millisecond
+	hintPace = 20 * time.Millisecond
 	// maxHints bounds what waits for the bus: beyond it hints are dropped.
 	maxHints = 100_000
 	// hintEntries is how many numbers one hint carries at most; a payload holds several hints.

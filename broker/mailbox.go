@@ -15,7 +15,7 @@ type mailbox struct {
 	again   bool       // something was stored while a page was read
 	waiting []Delivery // for room in the window: by priority, then by number
 	bytes   int64      // the size of what is waiting
-	taken   Place      // what stands after it, or is not queued, is not in memory
+	taken   Place      // what stands up to it, and is queued, is in memory
 
 	settling map[int64]bool // what was answered, and is not on disk as such yet
 
@@ -44,15 +44,22 @@ func (b *mailbox) roomy() bool { return len(b.waiting) < maxWaiting && b.bytes <
 
 // wait takes a delivery into memory.
 func (b *mailbox) wait(d Delivery) {
-	rank := d.Priority.Rank()
 	i := len(b.waiting)
-	for i > 0 && b.waiting[i-1].Priority.Rank() > rank {
+	for i > 0 && b.waiting[i-1].after(&d) {
 		i--
 	}
 	b.waiting = slices.Insert(b.waiting, i, d)
 	b.bytes += d.Size()
-	b.taken[rank] = d.Number
 }
+
+// after reports whether d is delivered after e.
+func (d *Delivery) after(e *Delivery) bool {
+	rank, other := d.Priority.Rank(), e.Priority.Rank()
+	return rank > other || rank == other && d.Number > e.Number
+}
+
+// complete notes that nothing that is queued up to a delivery is unknown.
+func (b *mailbox) complete(d *Delivery) { b.taken[d.Priority.Rank()] = d.Number }
 
 // waits returns where a delivery waits, or -1.
 func (b *mailbox) waits(delivery int64) int {
@@ -122,7 +129,9 @@ func (m *mesh) arrived(msg *Message, first int64, repeat bool) {
 		if first == 0 {
 			continue // its number, and with it its turn, comes with the commit
 		}
-		p.wait(msg.Delivery(i, first))
+		d := msg.Delivery(i, first)
+		p.wait(d)
+		p.complete(&d)
 		m.deliver(p)
 	}
 }
@@ -151,9 +160,13 @@ func (m *mesh) committed(c *conn, msg *Message, first *int64, a Accepted, stored
 			m.b.cluster.hints.tell(p.holder.Name, hintQueue, m.id, int64(p.id), int64(rank), number)
 			continue
 		case !m.inOrder(c, msg.Sender, p, stored):
-			p.rewind()
+			p.fallBehind()
 		case stored && *first == 0 && p.phase == live && p.roomy() && number > p.taken[rank]:
-			p.wait(msg.Delivery(i, a.First))
+			d := msg.Delivery(i, a.First)
+			p.wait(d)
+			if m.b.cluster.alone() { // else another node's may stand before it
+				p.complete(&d)
+			}
 			m.deliver(p)
 			continue
 		case p.phase != live || stored && number > p.taken[rank]:
@@ -172,7 +185,7 @@ func (m *mesh) committed(c *conn, msg *Message, first *int64, a Accepted, stored
 // inOrder reports whether nothing from that sender to p can wait in the store
 // unknown here: after a session has come from another node, the first message by it to a recipient is read there, with what came before it. mesh.mu is held.
 func (m *mesh) inOrder(c *conn, sender PeerID, p *peer, stored bool) bool {
-	if m.b.cluster == nil || !stored || m.b.cluster.alone() || c.settled && sender == c.self.id {
+	if !stored || m.b.cluster.alone() || c.settled && sender == c.self.id {
 		return true
 	}
 	pair := [2]PeerID{sender, p.id}
@@ -305,11 +318,10 @@ func (m *mesh) fill(p *peer, turn int) {
 // returns what nobody could verify: its sender is gone. mesh.mu is held.
 func (m *mesh) take(p *peer, page []Delivery) (orphans []Delivery) {
 	for _, d := range page {
+		p.complete(&d)
 		switch {
-		case slices.Contains(p.ended, d.Number) || m.inHand(p, d.Number):
-			p.taken[d.Priority.Rank()] = d.Number
+		case slices.Contains(p.ended, d.Number) || m.inHand(p, d.Number) || p.waits(d.Number) >= 0:
 		case m.byID[d.Sender] == nil:
-			p.taken[d.Priority.Rank()] = d.Number
 			orphans = append(orphans, d)
 		default:
 			p.wait(d)

@@ -40,9 +40,12 @@ func (m *mesh) hintedQueue(numbers []int64) {
 		if p == nil || p.conn == nil || rank < 0 || rank >= int64(len(p.taken)) {
 			continue
 		}
-		if numbers[2] > p.taken[rank] {
+		switch number := numbers[2]; {
+		case number > p.taken[rank]:
 			p.fallBehind()
-		} else {
+		case m.inHand(p, number) || p.waits(number) >= 0:
+			continue
+		default:
 			p.rewind()
 		}
 		conns[p.conn] = true
