@@ -147,6 +147,7 @@ func (c *conn) setCard(ctx context.Context, f *wire.SetCard) error {
 	c.mesh.mu.Lock()
 	c.mesh.tell(p, wire.PresenceChanged, c)
 	c.mesh.mu.Unlock()
+	c.mesh.hintPeers([]Hold{{Peer: p.id}})
 	c.send(&wire.OK{Req: f.Req})
 	return nil
 }

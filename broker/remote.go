@@ -228,18 +228,13 @@ func (m *mesh) setHolder(p *peer, h Holder) {
 	}
 }
 
-// nodeGone: what a node held is nobody's. Its sessions count as online for the
-// grace that a dropped one has.
+// nodeGone: what a node held is nobody's. Its lease was the grace of its sessions.
 func (m *mesh) nodeGone(epoch int64) {
-	now := m.b.cfg.Now()
 	var ids []PeerID
 	m.mu.Lock()
 	for _, p := range m.peers {
 		if p.holder.Epoch != epoch {
 			continue
-		}
-		if p.key != p.member {
-			p.grace = now.Add(m.b.cfg.Limits.Grace)
 		}
 		m.setHolder(p, Holder{})
 		ids = append(ids, p.id)
