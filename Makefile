@@ -26,7 +26,8 @@ test-claude: build ## sessions of the real Claude Code, which it installs into t
 	cd test/claude && CLAUDE_BIN="$(CURDIR)/test/claude/.cache/node_modules/.bin/claude" CLAUDEMESH_BIN="$(CURDIR)/bin" \
 	  timeout -k 10 15m ./offline.sh node --test --test-concurrency=1 --test-reporter=spec $(TESTS)
 
-test-cluster: ## brokers that share a Postgres database, killed, paused and cut off, and the database too: within ten minutes
+test-cluster: ## brokers that share a Postgres database, killed, paused and cut off, and the database too; the tests of broker and client on Postgres: within ten minutes
+	MESHTEST_POSTGRES=1 go test -timeout 5m -count=1 ./broker/ ./client/
 	go test -timeout 10m -count=1 -v ./internal/cluster/
 
 faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks, floods, slow peers, leaks: two to three minutes

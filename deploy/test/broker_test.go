@@ -62,22 +62,10 @@ func help(t *testing.T) string {
 	return string(out)
 }
 
-// coming is what the files ask of the broker before it has it.
-var coming = []string{"[$CLAUDEMESH_BROKER_DB_FILE]", "[$CLAUDEMESH_BROKER_BUS]", "[$CLAUDEMESH_BROKER_NODE]", "\n   schema "}
-
-// TestComing: what has come is asked for as everything else.
-func TestComing(t *testing.T) {
-	for _, part := range coming {
-		if strings.Contains(help(t), part) {
-			t.Errorf("the broker has %q now: take it off the list", part)
-		}
-	}
-}
-
 // knownEnv fails for variables that neither the broker nor Go's runtime reads.
 func knownEnv(t *testing.T, where string, names ...string) {
 	t.Helper()
-	text := help(t) + strings.Join(coming, "")
+	text := help(t)
 	for _, name := range names {
 		if name != "GOMEMLIMIT" && !strings.Contains(text, "[$"+name+"]") {
 			t.Errorf("%s: the broker reads no %s", where, name)
