@@ -64,63 +64,78 @@ func (c *conn) register(ctx context.Context, h *wire.Hello) error {
 	if err != nil {
 		return err
 	}
-	if c.b.cluster != nil { // it may have been removed, or have joined, at another node
-		if err := m.refresh(ctx); err != nil {
-			return err
-		}
+	if err := m.admits(ctx, h); err != nil {
+		return err
 	}
-	m.mu.Lock()
-	err = m.roster.Standing(h.Pubkey)
-	unfit := h.Role == wire.RoleSession && m.isMemberKey(h.SessionPubkey)
-	m.mu.Unlock()
+	p, own, err := c.enter(ctx, m, h)
 	if err != nil {
 		return err
-	}
-	if unfit {
-		return wire.Faultf(wire.CodeBadAttestation, "a session key is no other kind of key")
-	}
-	now := c.b.cfg.Now()
-	row := Peer{Mesh: m.id, Key: h.SessionPubkey, Member: h.Pubkey, Attestation: h.Attestation}
-	if h.Role != wire.RoleObserver {
-		row.Card, row.LastSeen = h.Card, now
-	}
-	if c.settled, err = m.newcomer(ctx, h, now); err != nil {
-		return err
-	}
-	p, err := m.putPeer(ctx, row)
-	if errors.Is(err, ErrConflict) {
-		return wire.Faultf(wire.CodeBadAttestation, "the session key is another member's")
-	}
-	if err != nil {
-		return err
-	}
-	own, err := m.peerFor(ctx, h.Pubkey)
-	if err != nil {
-		return err
-	}
-	for _, q := range []*peer{p, own} {
-		if err := m.loadUsage(ctx, q); err != nil {
-			return err
-		}
 	}
 	c.mesh, c.role, c.member, c.key, c.self = m, h.Role, h.Pubkey, h.SessionPubkey, p
 	hadOwn, err := c.hold(ctx, m, h.Role, p, own)
 	if err != nil {
 		return err
 	}
-	err = m.join(c, p, own, hadOwn, h.ReqID)
-	if c.b.cluster != nil && h.Role != wire.RoleObserver {
-		if err != nil {
-			m.syncOrLater([]PeerID{p.id, own.id})
-		} else {
-			m.hintPeers([]Hold{{Peer: p.id}, {Peer: own.id}})
-		}
-	}
-	if err != nil {
+	if err := m.join(c, p, own, hadOwn, h.ReqID); err != nil {
+		m.syncOrLater([]PeerID{p.id, own.id}) // of what it was to hold
 		return err
+	}
+	if h.Role != wire.RoleObserver {
+		m.hintPeers([]Hold{{Peer: p.id}, {Peer: own.id}})
 	}
 	c.b.log.Debug("connected", "conn", c.id, "role", c.role, "member", c.member.Short(), "session", c.key.Short())
 	return nil
+}
+
+// admits checks that a hello comes from a member that stands.
+func (m *mesh) admits(ctx context.Context, h *wire.Hello) error {
+	if m.b.cluster != nil { // it may have been removed, or have joined, at another node
+		if err := m.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.roster.Standing(h.Pubkey); err != nil {
+		return err
+	}
+	if h.Role == wire.RoleSession && m.isMemberKey(h.SessionPubkey) {
+		return wire.Faultf(wire.CodeBadAttestation, "a session key is no other kind of key")
+	}
+	return nil
+}
+
+// enter stores the peer of a hello and returns it and the member's own.
+func (c *conn) enter(ctx context.Context, m *mesh, h *wire.Hello) (p, own *peer, err error) {
+	now := c.b.cfg.Now()
+	row := Peer{Mesh: m.id, Key: h.SessionPubkey, Member: h.Pubkey, Attestation: h.Attestation}
+	if h.Role != wire.RoleObserver {
+		row.Card, row.LastSeen = h.Card, now
+	}
+	if c.settled, err = m.newcomer(ctx, h, now); err != nil {
+		return nil, nil, err
+	}
+	p, err = m.putPeer(ctx, row)
+	switch {
+	case errors.Is(err, ErrStaleMembers): // removed at another node, since the look a moment ago
+		if err = m.admits(ctx, h); err == nil {
+			err = wire.Faultf(wire.CodeShuttingDown, "") // let it come again
+		}
+	case errors.Is(err, ErrConflict):
+		err = wire.Faultf(wire.CodeBadAttestation, "the session key is another member's")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if own, err = m.peerFor(ctx, h.Pubkey); err != nil {
+		return nil, nil, err
+	}
+	for _, q := range []*peer{p, own} {
+		if err := m.loadUsage(ctx, q); err != nil {
+			return nil, nil, err
+		}
+	}
+	return p, own, nil
 }
 
 // join makes c a routing target, tells watchers, and acknowledges the hello.
@@ -201,9 +216,7 @@ func (m *mesh) leave(c *conn) {
 	for _, next := range moved {
 		m.pump(next)
 	}
-	if m.b.cluster != nil {
-		m.syncOrLater(served)
-	}
+	m.syncOrLater(served)
 	m.b.log.Debug("disconnected", "conn", c.id, "clean", c.clean.Load())
 }
 

@@ -208,17 +208,14 @@ func (b *Broker) lookUpInvite(r *http.Request) (*wire.InviteReply, error) {
 		return nil, wire.Faultf(wire.CodeInviteUnknown, "")
 	}
 	in, err := b.store.Invite(r.Context(), id)
-	switch {
-	case errors.Is(err, ErrNotFound):
+	if errors.Is(err, ErrNotFound) {
 		return nil, wire.Faultf(wire.CodeInviteUnknown, "")
-	case err != nil:
+	}
+	if err == nil {
+		err = in.Admits(b.cfg.Now())
+	}
+	if err != nil {
 		return nil, err
-	case in.Closed || in.Voided:
-		return nil, wire.Faultf(wire.CodeInviteClosed, "")
-	case !b.cfg.Now().Before(in.Expires):
-		return nil, wire.Faultf(wire.CodeInviteExpired, "")
-	case in.Uses >= in.MaxUses:
-		return nil, wire.Faultf(wire.CodeInviteUsedUp, "")
 	}
 	m, err := b.mesh(r.Context(), in.Mesh)
 	if err != nil {

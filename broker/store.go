@@ -198,6 +198,20 @@ type Invite struct {
 	Voided     bool // a removal changed the mesh key that Blob seals
 }
 
+// Admits returns nil when an invite admits one more member, else why not:
+// ErrInviteClosed, ErrInviteExpired or ErrInviteUsedUp.
+func (in *Invite) Admits(now time.Time) error {
+	switch {
+	case in.Closed || in.Voided:
+		return ErrInviteClosed
+	case !now.Before(in.Expires):
+		return ErrInviteExpired
+	case in.Uses >= in.MaxUses:
+		return ErrInviteUsedUp
+	}
+	return nil
+}
+
 // InviteStore keeps invites.
 type InviteStore interface {
 	// PutInvite stores an invite. ErrStaleMembers when in.Generation is not the
@@ -232,6 +246,8 @@ type PeerStore interface {
 	// PutPeer inserts or updates a peer by (Mesh, Key) and returns its number.
 	// A nil Card or Attestation and a zero LastSeen leave what is stored. The number
 	// of a key never changes. ErrConflict when the key belongs to another member.
+	// A store that several brokers share refuses a removed member's peers with
+	// ErrStaleMembers: this broker has not heard of the removal yet.
 	PutPeer(ctx context.Context, p Peer) (PeerID, error)
 	// Peers returns a mesh's peers.
 	Peers(ctx context.Context, mesh wire.ID) ([]Peer, error)

@@ -117,7 +117,7 @@ func (w *writer) repeats(ctx context.Context, batch []op, again bool) error {
 		default:
 			for j := range known {
 				if k := &known[j]; settledBy(batch[i:], k) {
-					k.State, k.Code, k.At = wire.StateQueued, "", fromMillis(m.created)
+					k.State, k.Code, k.At = wire.StateQueued, "", schema.Time(m.created)
 				}
 			}
 			o.outcome = broker.Accepted{Duplicate: true, Outcomes: known}
@@ -139,7 +139,7 @@ func settledBy(ops []op, k *broker.Outcome) bool {
 }
 
 func (m *stored) is(of *broker.Message) bool {
-	return m.recipients == int64(len(of.Deliveries)) && m.created == toMillis(of.Created) && m.expires == toMillis(of.Expires)
+	return m.recipients == int64(len(of.Deliveries)) && m.created == schema.Millis(of.Created) && m.expires == schema.Millis(of.Expires)
 }
 
 // settledBefore finds what an earlier attempt at a batch has settled, whose
@@ -158,7 +158,7 @@ func (w *writer) settledBefore(ctx context.Context, batch []op, node broker.Node
 			numbers = append(numbers, e.Delivery)
 			open[key] = func(state, at int64, code string) {
 				s, c := stateAndCode(e)
-				o.ended[j] = o.ended[j] || s == state && c == code && toMillis(e.At) == at
+				o.ended[j] = o.ended[j] || s == state && c == code && schema.Millis(e.At) == at
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // bounceQuery ends deliveries by number: $1 numbers, $2 at, $3 code, $4 epoch.
@@ -31,7 +32,7 @@ func bounce(ctx context.Context, tx pgx.Tx, numbers []int64, code wire.Code, now
 	if len(numbers) == 0 {
 		return nil, nil
 	}
-	out, err := collect(ctx, tx, bounceQuery, numbers, toMillis(now), string(code), epoch)
+	out, err := collect(ctx, tx, bounceQuery, numbers, schema.Millis(now), string(code), epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func (s *Store) Expire(ctx context.Context, now time.Time, limit int) ([]broker.
 }
 
 func (s *Store) expire(ctx context.Context, now time.Time, limit int) (out []broker.Outcome, err error) {
-	epoch, ms := s.enlisted().Epoch, toMillis(now)
+	epoch, ms := s.enlisted().Epoch, schema.Millis(now)
 	var due []int64
 	err = s.tx(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
 		if len(due) > 0 { // a further attempt: the last may have committed
@@ -135,7 +136,7 @@ const (
 // no message can name any more.
 func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (pruned int, err error) {
 	err = s.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, pruneQuery, toMillis(before), limit).Scan(&pruned); err != nil {
+		if err := tx.QueryRow(ctx, pruneQuery, schema.Millis(before), limit).Scan(&pruned); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, prunePeersQuery, int64(math.MaxInt64), limit)

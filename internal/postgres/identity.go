@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // identity reads the broker's row. broker.ErrNotFound.
@@ -29,7 +30,7 @@ func (s *Store) Identity(ctx context.Context, fresh broker.BrokerIdentity) (id b
 	}
 	err = s.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO broker (id, seed, token_hash, created) VALUES (1, $1, $2, $3) ON CONFLICT DO NOTHING",
-			fresh.Seed[:], fresh.TokenHash[:], toMillis(fresh.Created)); err != nil {
+			fresh.Seed[:], fresh.TokenHash[:], schema.Millis(fresh.Created)); err != nil {
 			return err
 		}
 		id, err = identity(ctx, tx)

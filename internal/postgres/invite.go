@@ -8,6 +8,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 const inviteQuery = `SELECT i.id, g.mesh_id, i.invite_id, i.capability_body, i.capability_sig, i.blob, i.generation,
@@ -66,7 +67,7 @@ func (s *Store) PutInvite(ctx context.Context, in broker.Invite) error {
 		}
 		tag, err := tx.Exec(ctx, `INSERT INTO invite (invite_id, mesh, capability_body, capability_sig, blob, generation, max_uses, expires, created)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (invite_id) DO NOTHING`, in.ID[:], mesh, blob(in.Capability.Body),
-			in.Capability.Sig[:], blob(in.Blob), int64(in.Generation), in.MaxUses, toMillis(in.Expires), toMillis(in.Created))
+			in.Capability.Sig[:], blob(in.Blob), int64(in.Generation), in.MaxUses, schema.Millis(in.Expires), schema.Millis(in.Created))
 		if err == nil && tag.RowsAffected() == 0 { // another mesh's took the id just now
 			_, err = sameInvite(ctx, tx, in)
 		}
@@ -81,7 +82,7 @@ func sameInvite(ctx context.Context, q querier, in broker.Invite) (bool, error) 
 	if errors.Is(err, broker.ErrNotFound) {
 		return false, nil
 	}
-	if err == nil && (stored.Mesh != in.Mesh || !sameSigned(stored.Capability, in.Capability)) {
+	if err == nil && (stored.Mesh != in.Mesh || !stored.Capability.Equal(in.Capability)) {
 		err = broker.ErrConflict
 	}
 	return err == nil, err
@@ -100,7 +101,7 @@ func (s *Store) CloseInvite(ctx context.Context, mesh wire.ID, c broker.InviteCl
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		if version, err = raiseVersion(ctx, tx, row); err != nil {
+		if version, err = raiseOutcast(ctx, tx, row); err != nil {
 			return err
 		}
 		return closeInvite(ctx, tx, row, &c, version)

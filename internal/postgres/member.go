@@ -10,6 +10,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // memberRow is what writing methods need of a stored member.
@@ -33,13 +34,21 @@ func insertMember(ctx context.Context, tx pgx.Tx, mesh int64, m broker.Member, c
 		invite = m.Invite[:]
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO member (mesh, pubkey, name, role, invite, certificate, joined, version)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, mesh, m.Key[:], m.Name, m.Role, invite, certificate, toMillis(m.Joined), version)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, mesh, m.Key[:], m.Name, m.Role, invite, certificate, schema.Millis(m.Joined), version)
 	return err
 }
 
 // raiseVersion adds one to a mesh's members version and returns it.
 func raiseVersion(ctx context.Context, tx pgx.Tx, mesh int64) (version int64, err error) {
 	err = tx.QueryRow(ctx, "UPDATE mesh SET members_version = members_version + 1 WHERE id = $1 RETURNING members_version", mesh).Scan(&version)
+	return version, err
+}
+
+// raiseOutcast is raiseVersion for a change by which members may stand no more:
+// messages that were checked by an older version are refused.
+func raiseOutcast(ctx context.Context, tx pgx.Tx, mesh int64) (version int64, err error) {
+	err = tx.QueryRow(ctx, `UPDATE mesh SET members_version = members_version + 1, outcast_version = members_version + 1
+		WHERE id = $1 RETURNING members_version`, mesh).Scan(&version)
 	return version, err
 }
 
@@ -84,13 +93,8 @@ func join(ctx context.Context, tx pgx.Tx, j *broker.Join, certificate []byte) (a
 	if !errors.Is(err, broker.ErrNotFound) {
 		return a, err
 	}
-	switch {
-	case in.Closed || in.Voided:
-		return a, broker.ErrInviteClosed
-	case !j.Now.Before(in.Expires):
-		return a, broker.ErrInviteExpired
-	case in.Uses >= in.MaxUses:
-		return a, broker.ErrInviteUsedUp
+	if err := in.Admits(j.Now); err != nil {
+		return a, err
 	}
 	var taken bool
 	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM member WHERE mesh = $1 AND name = $2 AND NOT removed)",

@@ -9,6 +9,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 const meshQuery = `SELECT id, owner, name, genesis_body, genesis_sig, created, members_version, generation, queued, queued_bytes
@@ -55,7 +56,7 @@ func (s *Store) CreateMesh(ctx context.Context, m broker.Mesh, founder broker.Me
 		var row int64
 		err := tx.QueryRow(ctx, `INSERT INTO mesh (mesh_id, owner, name, genesis_body, genesis_sig, created, members_version, generation)
 			VALUES ($1, $2, $3, $4, $5, $6, 1, 1) ON CONFLICT (mesh_id) DO NOTHING RETURNING id`,
-			m.ID[:], m.Owner[:], m.Name, blob(m.Genesis.Body), m.Genesis.Sig[:], toMillis(m.Created)).Scan(&row)
+			m.ID[:], m.Owner[:], m.Name, blob(m.Genesis.Body), m.Genesis.Sig[:], schema.Millis(m.Created)).Scan(&row)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return sameMesh(ctx, tx, m, founder, certificate)
 		}
@@ -79,11 +80,9 @@ func sameMesh(ctx context.Context, q querier, m broker.Mesh, founder broker.Memb
 	if err != nil {
 		return err
 	}
-	if !sameSigned(stored.Genesis, m.Genesis) || !bytes.Equal(member.certificate, certificate) ||
+	if !stored.Genesis.Equal(m.Genesis) || !bytes.Equal(member.certificate, certificate) ||
 		member.name != founder.Name || member.version != 1 {
 		return broker.ErrMeshExists
 	}
 	return nil
 }
-
-func sameSigned(a, b wire.Signed) bool { return a.Sig == b.Sig && bytes.Equal(a.Body, b.Body) }

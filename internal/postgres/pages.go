@@ -190,6 +190,6 @@ func scanQueued(row pgx.Rows, d *broker.Delivery) (asked int, beyond bool, err e
 		return asked, false, fmt.Errorf("%w: delivery %d has no message", errData, d.Number)
 	}
 	d.Sender, d.Mode, d.Priority = broker.PeerID(*sender), schema.Modes[*mode], wire.Priorities[rank]
-	d.Created, d.Expires = fromMillis(*created), fromMillis(*expires)
+	d.Created, d.Expires = schema.Time(*created), schema.Time(*expires)
 	return asked, false, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 const (
@@ -38,7 +39,7 @@ const (
 
 // PutPeer implements broker.PeerStore. A forgotten key comes back under its number.
 func (s *Store) PutPeer(ctx context.Context, p broker.Peer) (id broker.PeerID, err error) {
-	args := []any{p.Mesh[:], p.Key[:], p.Member[:], nil, nil, nil, nil, nil, nil, toMillis(p.LastSeen)}
+	args := []any{p.Mesh[:], p.Key[:], p.Member[:], nil, nil, nil, nil, nil, nil, schema.Millis(p.LastSeen)}
 	if a := p.Attestation; a != nil {
 		args[3], args[4] = a.Issued, a.Sig[:]
 	}
@@ -113,7 +114,7 @@ func (s *Store) TouchPeers(ctx context.Context, ids []broker.PeerID, seen time.T
 	}
 	return s.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE peer SET last_seen = $1 WHERE id IN
-			(SELECT id FROM peer WHERE id = ANY($2) AND forgotten = 0 ORDER BY id FOR NO KEY UPDATE)`, toMillis(seen), ids)
+			(SELECT id FROM peer WHERE id = ANY($2) AND forgotten = 0 ORDER BY id FOR NO KEY UPDATE)`, schema.Millis(seen), ids)
 		return err
 	})
 }
@@ -121,7 +122,7 @@ func (s *Store) TouchPeers(ctx context.Context, ids []broker.PeerID, seen time.T
 // ForgetPeers implements broker.PeerStore. Peers whose mailbox a node holds stay too.
 func (s *Store) ForgetPeers(ctx context.Context, before time.Time, keep []broker.PeerID, now time.Time, limit int) (out []broker.Forgotten, err error) {
 	err = s.tx(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		out, err = forgetPeers(ctx, tx, toMillis(before), keep, now, limit)
+		out, err = forgetPeers(ctx, tx, schema.Millis(before), keep, now, limit)
 		return err
 	})
 	if err != nil {

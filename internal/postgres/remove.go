@@ -8,6 +8,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // Remove implements broker.MemberStore. The same statement again is answered
@@ -43,7 +44,7 @@ func remove(ctx context.Context, tx pgx.Tx, r *broker.Removal) (out broker.Remov
 	if r.Version != m.MembersVersion || r.NextKey != nil && r.NextKey.Generation != m.Generation+1 {
 		return out, broker.ErrStaleMembers
 	}
-	if out.Version, err = raiseVersion(ctx, tx, mesh); err != nil {
+	if out.Version, err = raiseOutcast(ctx, tx, mesh); err != nil {
 		return out, err
 	}
 	if _, err := tx.Exec(ctx, "UPDATE member SET removed = true WHERE mesh = $1 AND pubkey = $2", mesh, r.Member[:]); err != nil {
@@ -87,7 +88,7 @@ func nextKey(ctx context.Context, tx pgx.Tx, mesh int64, r *broker.Removal, vers
 		err = row.Scan(fixed(id[:]))
 		return id, err
 	}, `SELECT invite_id FROM invite WHERE mesh = $1 AND NOT closed AND NOT voided
-		AND uses < max_uses AND expires > $2 ORDER BY id`, mesh, toMillis(r.Now))
+		AND uses < max_uses AND expires > $2 ORDER BY id`, mesh, schema.Millis(r.Now))
 	if err != nil {
 		return nil, err
 	}

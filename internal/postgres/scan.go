@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // fixed scans a bytea into an array; NULL makes it zero.
@@ -36,22 +37,8 @@ func (m millis) Scan(src any) error {
 	if !ok {
 		return fmt.Errorf("%w: want milliseconds, got %T", errData, src)
 	}
-	*m.t = fromMillis(v)
+	*m.t = schema.Time(v)
 	return nil
-}
-
-func fromMillis(v int64) time.Time {
-	if v == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(v).UTC()
-}
-
-func toMillis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
 }
 
 // blob makes bytes that are stored as bytea and not as NULL.

@@ -47,9 +47,9 @@ func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refu
 	case len(m.Deliveries) > 0: // else it is a tombstone from the start
 		nonce, body = blob(m.Nonce), blob(m.Ciphertext)
 	}
-	created := toMillis(m.Created)
+	created := schema.Millis(m.Created)
 	n, err := w.hot.message.exec(w.st.Raw(), seq, mesh, int64(m.Sender), m.ID[:], m.Hash[:], int64(mode),
-		int64(len(m.Deliveries)), created, toMillis(m.Expires), nonce, body)
+		int64(len(m.Deliveries)), created, schema.Millis(m.Expires), nonce, body)
 	if err != nil {
 		return out, nil, err
 	}
@@ -70,7 +70,7 @@ func (w *writer) accept(m *broker.Message, seq int64) (out broker.Accepted, refu
 	}
 	w.next = seq + max(1, int64(len(m.Deliveries)))
 	w.queued(mesh, int64(len(m.Deliveries)), size)
-	w.cursor.reopen(toMillis(m.Expires))
+	w.cursor.reopen(schema.Millis(m.Expires))
 	return broker.Accepted{First: seq}, nil, nil
 }
 
@@ -125,7 +125,7 @@ func (w *writer) settle(ends []broker.Settlement) ([]bool, error) {
 		if e.State == wire.StateBounced {
 			state, code = schema.StateBounced, string(e.Code)
 		}
-		n, err := w.hot.settle.exec(w.st.Raw(), int64(state), code, toMillis(e.At), e.Delivery, int64(e.Recipient))
+		n, err := w.hot.settle.exec(w.st.Raw(), int64(state), code, schema.Millis(e.At), e.Delivery, int64(e.Recipient))
 		if err != nil {
 			return nil, err
 		}

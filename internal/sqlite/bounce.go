@@ -8,6 +8,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // bounce ends every queued delivery that a query over outcomeColumns finds.
@@ -24,9 +25,9 @@ func (w *writer) bounce(code wire.Code, now time.Time, query string, args ...any
 	out := make([]broker.Outcome, len(found))
 	for i := range found {
 		o := &found[i]
-		o.State, o.Code, o.At = wire.StateBounced, code, fromMillis(toMillis(now))
+		o.State, o.Code, o.At = wire.StateBounced, code, schema.Time(schema.Millis(now))
 		if _, err := w.st.Exec(bg, "UPDATE delivery SET state = 2, code = ?, at = ?, wrap = NULL WHERE id = ?",
-			string(code), toMillis(now), o.Delivery); err != nil {
+			string(code), schema.Millis(now), o.Delivery); err != nil {
 			return nil, err
 		}
 		w.queued(o.mesh, -1, -o.Size)
@@ -107,7 +108,7 @@ func (w *writer) expire(now time.Time, limit int) (out []broker.Outcome, more bo
 	var scanned []seen
 	err = w.st.Each(bg, `SELECT expires, seq, `+waitedFor+` FROM message INDEXED BY message_expires
 		WHERE (expires, seq) > (?, ?) AND expires <= ? ORDER BY expires, seq LIMIT ?`,
-		[]any{w.cursor.at, w.cursor.seq, toMillis(now), expireScan}, func(rows *sql.Rows) error {
+		[]any{w.cursor.at, w.cursor.seq, schema.Millis(now), expireScan}, func(rows *sql.Rows) error {
 			var m seen
 			err := rows.Scan(&m.at, &m.seq, &m.live)
 			scanned = append(scanned, m)
@@ -148,7 +149,7 @@ func (w *writer) prune(before time.Time, limit int) (int, error) {
 	type span struct{ seq, recipients int64 }
 	var dead []span
 	err := w.st.Each(bg, `SELECT seq, recipients FROM message INDEXED BY message_expires
-		WHERE expires < ? AND NOT `+waitedFor+` ORDER BY expires, seq LIMIT ?`, []any{toMillis(before), limit},
+		WHERE expires < ? AND NOT `+waitedFor+` ORDER BY expires, seq LIMIT ?`, []any{schema.Millis(before), limit},
 		func(rows *sql.Rows) error {
 			var d span
 			err := rows.Scan(&d.seq, &d.recipients)

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/claudemesh/claudemesh/broker"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // identity reads the broker's row. broker.ErrNotFound.
@@ -29,7 +30,7 @@ func (s *Store) Identity(ctx context.Context, fresh broker.BrokerIdentity) (id b
 	}
 	err = s.w.do(ctx, func(w *writer) error {
 		n, err := w.st.Exec(bg, "INSERT INTO broker (id, seed, token_hash, created) VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING",
-			fresh.Seed[:], fresh.TokenHash[:], toMillis(fresh.Created))
+			fresh.Seed[:], fresh.TokenHash[:], schema.Millis(fresh.Created))
 		if err != nil {
 			return err
 		}

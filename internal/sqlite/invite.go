@@ -7,6 +7,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 const inviteColumns = `i.id, i.mesh, g.mesh_id, i.invite_id, i.capability_body, i.capability_sig, i.blob, i.generation,
@@ -67,7 +68,7 @@ func (s *Store) PutInvite(ctx context.Context, in broker.Invite) error {
 		}
 		_, stored, err := readInvite(bg, w.st, in.ID)
 		if err == nil {
-			if stored.Mesh != in.Mesh || !sameSigned(stored.Capability, in.Capability) {
+			if stored.Mesh != in.Mesh || !stored.Capability.Equal(in.Capability) {
 				return broker.ErrConflict
 			}
 			return nil
@@ -80,7 +81,7 @@ func (s *Store) PutInvite(ctx context.Context, in broker.Invite) error {
 		}
 		_, err = w.st.Exec(bg, `INSERT INTO invite (invite_id, mesh, capability_body, capability_sig, blob, generation, max_uses, expires, created)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, in.ID[:], mesh, blob(in.Capability.Body), in.Capability.Sig[:], blob(in.Blob),
-			int64(in.Generation), in.MaxUses, toMillis(in.Expires), toMillis(in.Created))
+			int64(in.Generation), in.MaxUses, schema.Millis(in.Expires), schema.Millis(in.Created))
 		return err
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/prepared"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // memberRow is what the writer needs of a stored member.
@@ -36,7 +37,7 @@ func (w *writer) insertMember(mesh int64, m broker.Member, certificate []byte, v
 		invite = m.Invite[:]
 	}
 	_, err := w.st.Exec(bg, `INSERT INTO member (mesh, pubkey, name, role, invite, certificate, joined, version)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, mesh, m.Key[:], m.Name, m.Role, invite, certificate, toMillis(m.Joined), version)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, mesh, m.Key[:], m.Name, m.Role, invite, certificate, schema.Millis(m.Joined), version)
 	return err
 }
 
@@ -83,13 +84,8 @@ func (w *writer) join(j *broker.Join, certificate []byte) (a broker.Admission, e
 	if !errors.Is(err, broker.ErrNotFound) {
 		return a, err
 	}
-	switch {
-	case in.Closed || in.Voided:
-		return a, broker.ErrInviteClosed
-	case !j.Now.Before(in.Expires):
-		return a, broker.ErrInviteExpired
-	case in.Uses >= in.MaxUses:
-		return a, broker.ErrInviteUsedUp
+	if err := in.Admits(j.Now); err != nil {
+		return a, err
 	}
 	var taken bool
 	if err := w.st.Row(bg, "SELECT EXISTS (SELECT 1 FROM member WHERE mesh = ? AND name = ? AND removed = 0)",

@@ -8,6 +8,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // meshRow returns the row id of a mesh. broker.ErrNotFound.
@@ -52,7 +53,7 @@ func (s *Store) CreateMesh(ctx context.Context, m broker.Mesh, founder broker.Me
 	return s.w.do(ctx, func(w *writer) error {
 		n, err := w.st.Exec(bg, `INSERT INTO mesh (mesh_id, owner, name, genesis_body, genesis_sig, created, members_version, generation)
 			VALUES (?, ?, ?, ?, ?, ?, 1, 1) ON CONFLICT (mesh_id) DO NOTHING`,
-			m.ID[:], m.Owner[:], m.Name, blob(m.Genesis.Body), m.Genesis.Sig[:], toMillis(m.Created))
+			m.ID[:], m.Owner[:], m.Name, blob(m.Genesis.Body), m.Genesis.Sig[:], schema.Millis(m.Created))
 		if err != nil {
 			return err
 		}
@@ -80,11 +81,9 @@ func (w *writer) sameMesh(m broker.Mesh, founder broker.Member, certificate []by
 	if err != nil {
 		return err
 	}
-	if !sameSigned(stored.Genesis, m.Genesis) || !bytes.Equal(member.certificate, certificate) ||
+	if !stored.Genesis.Equal(m.Genesis) || !bytes.Equal(member.certificate, certificate) ||
 		member.name != founder.Name || member.version != 1 {
 		return broker.ErrMeshExists
 	}
 	return nil
 }
-
-func sameSigned(a, b wire.Signed) bool { return a.Sig == b.Sig && bytes.Equal(a.Body, b.Body) }

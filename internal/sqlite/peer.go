@@ -9,6 +9,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 const putPeerQuery = `INSERT INTO peer (mesh, pubkey, member, attested_at, attestation_sig,
@@ -33,7 +34,7 @@ func (s *Store) PutPeer(ctx context.Context, p broker.Peer) (id broker.PeerID, e
 		if err != nil {
 			return err
 		}
-		args := []any{mesh, p.Key[:], p.Member[:], nil, nil, nil, nil, nil, nil, toMillis(p.LastSeen)}
+		args := []any{mesh, p.Key[:], p.Member[:], nil, nil, nil, nil, nil, nil, schema.Millis(p.LastSeen)}
 		if a := p.Attestation; a != nil {
 			args[3], args[4] = a.Issued, a.Sig[:]
 		}
@@ -93,7 +94,7 @@ func (s *Store) TouchPeers(ctx context.Context, ids []broker.PeerID, seen time.T
 	}
 	return s.w.do(ctx, func(w *writer) error {
 		for _, id := range ids {
-			if _, err := w.st.Exec(bg, "UPDATE peer SET last_seen = ? WHERE id = ? AND forgotten = 0", toMillis(seen), int64(id)); err != nil {
+			if _, err := w.st.Exec(bg, "UPDATE peer SET last_seen = ? WHERE id = ? AND forgotten = 0", schema.Millis(seen), int64(id)); err != nil {
 				return err
 			}
 		}
@@ -118,7 +119,7 @@ func (w *writer) forgetPeers(before time.Time, keep []broker.PeerID, now time.Ti
 	// The kept ones are not in the query: with as many more as there are to
 	// keep, the limit still holds.
 	err = w.st.Each(bg, "SELECT "+peerColumns+`WHERE p.forgotten = 0 AND p.pubkey <> p.member AND p.last_seen < ?
-		ORDER BY p.last_seen, p.id LIMIT ?`, []any{toMillis(before), limit + len(keep)}, func(rows *sql.Rows) error {
+		ORDER BY p.last_seen, p.id LIMIT ?`, []any{schema.Millis(before), limit + len(keep)}, func(rows *sql.Rows) error {
 		p, err := scanPeer(rows)
 		if _, kept := slices.BinarySearch(keep, p.ID); !kept && len(out) < limit {
 			out = append(out, broker.Forgotten{Peer: p})

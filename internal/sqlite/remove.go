@@ -6,6 +6,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // Remove implements broker.MemberStore.
@@ -70,7 +71,7 @@ func (w *writer) nextKey(mesh int64, r *broker.Removal, version int64) (voided [
 		return nil, err
 	}
 	err = w.st.Each(bg, `SELECT invite_id FROM invite WHERE mesh = ? AND closed = 0 AND voided = 0
-		AND uses < max_uses AND expires > ? ORDER BY id`, []any{mesh, toMillis(r.Now)}, func(rows *sql.Rows) error {
+		AND uses < max_uses AND expires > ? ORDER BY id`, []any{mesh, schema.Millis(r.Now)}, func(rows *sql.Rows) error {
 		var id wire.ID
 		err := rows.Scan(fixed(id[:]))
 		voided = append(voided, id)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/schema"
 )
 
 // fixed scans a BLOB into an array; NULL makes it zero.
@@ -33,22 +34,8 @@ func (m millis) Scan(src any) error {
 	if src != nil && !ok {
 		return fmt.Errorf("want milliseconds, got %T", src)
 	}
-	*m.t = fromMillis(v)
+	*m.t = schema.Time(v)
 	return nil
-}
-
-func fromMillis(v int64) time.Time {
-	if v == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(v).UTC()
-}
-
-func toMillis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
 }
 
 // blob makes bytes that SQLite stores as a BLOB even when there are none.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -127,6 +128,9 @@ type Signed struct {
 	Body Blob `json:"body"`
 	Sig  Sig  `json:"sig"`
 }
+
+// Equal reports whether two statements are the same, byte for byte.
+func (s Signed) Equal(o Signed) bool { return s.Sig == o.Sig && bytes.Equal(s.Body, o.Body) }
 
 // IsZero reports whether the statement is absent.
 func (s Signed) IsZero() bool { return len(s.Body) == 0 }

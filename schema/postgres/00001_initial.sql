@@ -282,7 +282,7 @@ BEGIN
             FROM unnest(m_num, m_mesh, m_sender, m_id, m_hash, m_mode, m_recipients, m_created, m_expires, m_version)
                 AS m (num, mesh, sender, id, hash, mode, recipients, created, expires, version)
             JOIN mesh g ON g.id = m.mesh
-            WHERE m.version = 0 OR g.members_version <= m.version
+            WHERE m.version = 0 OR g.outcast_version <= m.version
             ORDER BY m.num -- of two with one id the first is stored
             ON CONFLICT (id, sender) DO NOTHING
             RETURNING message.seq, message.mesh, message.created, message.expires, message.recipients
