@@ -24,6 +24,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,7 +205,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		b.wg.Go(func() { c.close(wire.CloseGoingAway) })
 	}
 	done := make(chan struct{})
-	go func() { b.waitConns(ctx); b.cluster.resign(ctx); b.cancel(); b.wg.Wait(); close(done) }()
+	go func() { b.waitConns(ctx, nil); b.cluster.resign(ctx); b.cancel(); b.wg.Wait(); close(done) }()
 	select {
 	case <-done:
 		return nil
@@ -218,11 +219,18 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	}
 }
 
-// waitConns returns when no connection is left, or ctx ends.
-func (b *Broker) waitConns(ctx context.Context) {
+// waitConns returns when none of some connections is left, or with nil none at
+// all, or ctx ends.
+func (b *Broker) waitConns(ctx context.Context, some []*conn) {
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
-	for len(b.connections()) > 0 {
+	left := func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		some = slices.DeleteFunc(some, func(c *conn) bool { _, there := b.conns[c]; return !there })
+		return len(some) > 0 || some == nil && len(b.conns) > 0
+	}
+	for left() {
 		select {
 		case <-t.C:
 		case <-ctx.Done():

@@ -50,9 +50,6 @@ type ClusterConfig struct {
 	OnReplaced func(error)
 }
 
-// ErrReplaced means that another broker runs under this one's node name.
-var ErrReplaced = errors.New("another broker has taken this node's name; give each its own --node")
-
 // newCluster prepares a node; begin starts it.
 func newCluster(b *Broker) *cluster {
 	cfg := b.cfg.Cluster
@@ -164,10 +161,11 @@ func (c *cluster) keep() {
 		if err := c.renew(); err != nil {
 			next = every / 10
 			c.b.logUnlessStopping("the lease is not renewed", err)
-			if fenced := errors.Is(err, ErrFenced); fenced && c.holds() {
+			switch {
+			case errors.Is(err, ErrReplaced):
 				c.replaced()
 				return
-			} else if fenced || !c.holds() {
+			case errors.Is(err, ErrFenced), !c.holds():
 				c.lost()
 			}
 		}
@@ -237,12 +235,7 @@ func (c *cluster) others() []string {
 func (c *cluster) lost() {
 	c.up.Store(false)
 	c.b.log.Error("the lease is lost; closing all connections")
-	for _, k := range c.b.connections() {
-		k.cancel() // at once: what waits for the socket must not go out
-	}
-	wait, cancel := context.WithTimeout(c.b.ctx, time.Minute)
-	c.b.waitConns(wait)
-	cancel()
+	c.b.waitConns(c.b.ctx, c.cut())
 	c.b.mu.Lock()
 	c.b.meshes = map[wire.ID]*mesh{}
 	c.b.mu.Unlock()
@@ -263,10 +256,17 @@ func (c *cluster) lost() {
 func (c *cluster) replaced() {
 	c.up.Store(false)
 	c.b.log.Error("another broker has taken this node's name", "node", c.cfg.Node)
-	for _, k := range c.b.connections() {
+	c.cut()
+	c.cfg.OnReplaced(ErrReplaced)
+}
+
+// cut ends all connections at once: what waits for their sockets must not go out.
+func (c *cluster) cut() []*conn {
+	conns := c.b.connections()
+	for _, k := range conns {
 		k.cancel()
 	}
-	c.cfg.OnReplaced(ErrReplaced)
+	return conns
 }
 
 // resign ends the lease at a shutdown, so that nobody waits for it to pass.

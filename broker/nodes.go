@@ -3,14 +3,20 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-// ErrFenced means that this node's lease has passed, or another broker took its
-// name: nothing was written.
-var ErrFenced = errors.New("the node has lost its lease")
+// Errors of a node.
+var (
+	// ErrFenced means that this node's lease has passed, or that it was replaced:
+	// nothing was written.
+	ErrFenced = errors.New("the node has lost its lease")
+	// ErrReplaced is the ErrFenced of a node under whose name another broker runs.
+	ErrReplaced = fmt.Errorf("%w: another broker has taken its name; give each its own --node", ErrFenced)
+)
 
 // Node is one of the brokers that share a store.
 type Node struct {
@@ -87,7 +93,7 @@ type ClusterStore interface {
 	// Accept and Settle before and has not begun fails with ErrFenced.
 	Enlist(ctx context.Context, name string, lease time.Duration) (Node, error)
 	// Renew prolongs the lease, buries the nodes whose lease has passed, with
-	// what they held, and returns all that stand. ErrFenced.
+	// what they held, and returns all that stand. ErrFenced, ErrReplaced.
 	Renew(ctx context.Context) ([]Node, error)
 	// Resign lets go of what the node holds and ends its lease. The store is an
 	// ordinary one afterwards, to be closed.

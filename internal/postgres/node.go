@@ -129,13 +129,27 @@ func (s *Store) renew(ctx context.Context, node broker.Node, lease time.Duration
 		return nil, err
 	}
 	if tag.RowsAffected() == 0 {
-		return nil, broker.ErrFenced
+		return nil, s.whyFenced(ctx, node)
 	}
 	if _, err := s.keep.Exec(ctx, buryOverdueQuery); err != nil {
 		// The lease is renewed all the same, and the next time is soon.
 		s.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "overdue nodes are not buried", slog.Any("error", err))
 	}
 	return list(ctx, s.keep, pgx.RowToStructByPos[broker.Node], standingNodesQuery)
+}
+
+// whyFenced tells a node that was replaced, or is being, from one that was late.
+func (s *Store) whyFenced(ctx context.Context, node broker.Node) error {
+	var replaced bool
+	err := s.keep.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM node WHERE name = $1 AND (epoch > $2 OR until = '-infinity'))",
+		node.Name, node.Epoch).Scan(&replaced)
+	if err != nil {
+		return err
+	}
+	if replaced {
+		return broker.ErrReplaced
+	}
+	return broker.ErrFenced
 }
 
 // Resign implements broker.ClusterStore.

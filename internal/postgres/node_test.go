@@ -266,7 +266,7 @@ func TestReplaced(t *testing.T) {
 	c.same(c.holder(b, p), broker.Holder{})
 	c.same(c.holder(b, q), broker.Holder{Node: no, Conn: 2})
 	_, err := a.Renew(c.ctx)
-	c.fails(err, broker.ErrFenced)
+	c.fails(err, broker.ErrReplaced)
 	standing, err := b.Renew(c.ctx)
 	c.ok(err)
 	c.same(standing, []broker.Node{nb, no})
