@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -59,7 +60,7 @@ func parseDatabase(flag, db string) (database, error) {
 	return database{file: db}, nil
 }
 
-// String names the database without its password.
+// String names the database without what may be secret, be it the password or a parameter.
 func (d database) String() string {
 	if d.url == "" {
 		return d.file
@@ -68,7 +69,7 @@ func (d database) String() string {
 	if err != nil {
 		return "postgres"
 	}
-	return u.Redacted()
+	return "postgres://" + cmp.Or(u.Host, u.Query().Get("host")) + u.Path
 }
 
 // open opens the store of a broker.

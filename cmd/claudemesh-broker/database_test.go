@@ -1,0 +1,28 @@
+package main
+
+import (
+	"errors"
+	"testing"
+)
+
+// TestDatabaseNames: a file and a URL are told apart, and no password is shown.
+func TestDatabaseNames(t *testing.T) {
+	t.Parallel()
+	for db, shown := range map[string]string{
+		"mesh.db":                          "mesh.db",
+		"/var/lib/mesh:1.db":               "/var/lib/mesh:1.db",
+		"postgres://a:hush@db.example/m":   "postgres://db.example/m",
+		"postgresql://db.example:5433/m":   "postgres://db.example:5433/m",
+		"postgres:///m?host=/run/pg":       "postgres:///run/pg/m",
+		"postgres://db/m?password=hush":    "postgres://db/m",
+		"postgres://a:hu%zzsh@db.example/": "postgres",
+	} {
+		d, err := parseDatabase(db)
+		if err != nil || d.String() != shown {
+			t.Errorf("%s: shown as %q, %v; want %q", db, d, err, shown)
+		}
+	}
+	if _, err := parseDatabase("mysql://db/m"); !errors.Is(err, errUsage) {
+		t.Errorf("another scheme: %v", err)
+	}
+}
