@@ -17,12 +17,12 @@ func TestDatabaseNames(t *testing.T) {
 		"postgres://db/m?password=hush":    "postgres://db/m",
 		"postgres://a:hu%zzsh@db.example/": "postgres",
 	} {
-		d, err := parseDatabase(db)
+		d, err := parseDatabase("--db", db)
 		if err != nil || d.String() != shown {
 			t.Errorf("%s: shown as %q, %v; want %q", db, d, err, shown)
 		}
 	}
-	if _, err := parseDatabase("mysql://db/m"); !errors.Is(err, errUsage) {
+	if _, err := parseDatabase("--db", "mysql://db/m"); !errors.Is(err, errUsage) {
 		t.Errorf("another scheme: %v", err)
 	}
 }
