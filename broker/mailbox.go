@@ -278,6 +278,9 @@ func (m *mesh) fill(p *peer, turn int) {
 		m.mu.Unlock()
 		page, more, err := m.b.store.Queued(m.b.ctx, p.id, after, maxWaiting, maxWaitingBytes)
 		m.mu.Lock()
+		if err == nil {
+			err = m.meet(page)
+		}
 		switch {
 		case p.turn != turn: // another connection took the mailbox, and reads it from its start
 			return
@@ -286,15 +289,6 @@ func (m *mesh) fill(p *peer, turn int) {
 			m.b.logUnlessStopping("queue does not read", err)
 			return
 		case p.taken != after: // it was rewound meanwhile
-			continue
-		}
-		if !m.meet(p, page) {
-			return
-		}
-		switch {
-		case p.turn != turn:
-			return
-		case p.taken != after:
 			continue
 		}
 		orphans := m.take(p, page)

@@ -271,9 +271,9 @@ func (m *mesh) whereabouts(sender *peer) string {
 	return ""
 }
 
-// meet brings the senders of a page into memory that came at other nodes. False:
-// they could not be read, and neither is the page. mesh.mu is held, but not all the time.
-func (m *mesh) meet(p *peer, page []Delivery) bool {
+// meet brings the senders of a page into memory that came at other nodes. mesh.mu
+// is held, but not all the time.
+func (m *mesh) meet(page []Delivery) error {
 	var unknown []PeerID
 	for _, d := range page {
 		if m.byID[d.Sender] == nil {
@@ -281,14 +281,9 @@ func (m *mesh) meet(p *peer, page []Delivery) bool {
 		}
 	}
 	if m.b.cluster == nil || len(unknown) == 0 {
-		return true
+		return nil
 	}
 	m.mu.Unlock()
-	err := m.learn(m.b.ctx, unknown)
-	m.mu.Lock()
-	if err != nil {
-		p.phase = behind
-		m.b.logUnlessStopping("senders are not read", err)
-	}
-	return err == nil
+	defer m.mu.Lock()
+	return m.learn(m.b.ctx, unknown)
 }
