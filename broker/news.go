@@ -61,16 +61,14 @@ func (m *mesh) heard(n News, found []Located, outcomes []Outcome) error {
 	conns := map[*conn]bool{}
 	var ids []PeerID
 	for _, p := range m.peers {
-		if h := n.Holders[p.id]; h.Epoch != 0 || p.since < n.At {
+		if h := n.Holders[p.id]; h.Epoch != 0 || p.since < n.Knows {
 			if m.setHolder(p, h); h.Epoch == 0 {
 				p.row = Hold{}
 			}
 		}
 		ids = append(ids, p.id)
-		if p.conn == nil || p.phase != live || p.pending > 0 {
-			continue
-		}
-		if waits := n.Queued[p.id]; waits != 0 && waits != m.inMemory(p) {
+		// Whether all of it is in flight cannot be told: it changes meanwhile.
+		if p.conn != nil && p.phase == live && n.Waiting[p.id] {
 			p.rewind()
 			conns[p.conn] = true
 		}
@@ -86,21 +84,4 @@ func (m *mesh) heard(n News, found []Located, outcomes []Outcome) error {
 		}
 	}
 	return m.syncHolds(m.b.ctx, ids)
-}
-
-// inMemory counts the deliveries of a mailbox that are in flight, wait here, or
-// have been answered. mesh.mu is held.
-func (m *mesh) inMemory(p *peer) int64 {
-	n := len(p.waiting) + len(p.settling)
-	for c := range m.conns {
-		if c.member != p.member {
-			continue
-		}
-		for _, l := range c.leases {
-			if l.peer == p {
-				n++
-			}
-		}
-	}
-	return int64(n)
 }

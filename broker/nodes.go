@@ -61,7 +61,7 @@ type Watch struct {
 	Meshes    []wire.ID // in its memory
 	Mailboxes []PeerID  // which it holds
 	Senders   []PeerID  // whose messages may have outcomes to tell here
-	Since     int64     // News.At of the time before; 0: nothing is told but At, Meshes, Holders and Queued
+	Since     int64     // News.At of the time before; 0: nothing is told but At, Meshes, Holders and Waiting
 }
 
 // MeshNews is what changes about a mesh.
@@ -73,10 +73,11 @@ type MeshNews struct {
 // News is what a node may not have heard of: hints get lost.
 type News struct {
 	At       int64 // for the next Watch, by the database's clock
+	Knows    int64 // who took a mailbox up to then, by that clock, stands in Holders unless it was let go
 	Meshes   map[wire.ID]MeshNews
 	Holders  map[PeerID]Holder // of every mailbox of the meshes that a standing node holds
 	Peers    []Located         // of the meshes, that were put, changed their card or were forgotten since
-	Queued   map[PeerID]int64  // deliveries queued for each of the mailboxes that has any
+	Waiting  map[PeerID]bool   // of the mailboxes, those with queued deliveries, in flight or not
 	Outcomes []Outcome         // of the senders' messages, settled by others since
 }
 

@@ -168,7 +168,7 @@ func TestNews(t *testing.T) {
 	}
 	c.same(first.Meshes, map[wire.ID]broker.MeshNews{c.mesh: {Version: 1, Queued: 1, QueuedBytes: first.Meshes[c.mesh].QueuedBytes}})
 	c.same(first.Holders, map[broker.PeerID]broker.Holder{})
-	c.same(first.Queued, map[broker.PeerID]int64{bob: 1})
+	c.same(first.Waiting, map[broker.PeerID]bool{bob: true})
 
 	// Nothing of the past, once it is past.
 	_, err = c.db.Exec(c.ctx, "UPDATE peer SET changed = changed - 120000")
@@ -196,7 +196,7 @@ func TestNews(t *testing.T) {
 	c.same(got.Meshes[c.mesh].Version, int64(2))
 	got.Holders[bob] = c.timeless(got.Holders[bob])
 	c.same(got.Holders, map[broker.PeerID]broker.Holder{bob: {Node: na, Conn: 3, Person: true}})
-	c.same(got.Queued, map[broker.PeerID]int64{})
+	c.same(got.Waiting, map[broker.PeerID]bool{})
 	if len(got.Peers) != 2 || got.Peers[0].ID != carol || got.Peers[1].ID != own {
 		t.Errorf("peers %+v", got.Peers)
 	} else {
