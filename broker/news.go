@@ -67,11 +67,13 @@ func (m *mesh) heard(n News, found []Located, outcomes []Outcome) error {
 			}
 		}
 		ids = append(ids, p.id)
-		// Whether all of it is in flight cannot be told: it changes meanwhile.
-		if p.conn != nil && p.phase == live && n.Waiting[p.id] {
-			p.rewind()
-			conns[p.conn] = true
+		if p.conn == nil || !n.Waiting[p.id] {
+			continue
 		}
+		if p.phase == live { // whether all of it is in flight cannot be told: it changes meanwhile
+			p.rewind()
+		}
+		conns[p.conn] = true
 	}
 	m.mu.Unlock()
 	m.pumpAll(conns)

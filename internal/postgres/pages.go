@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,16 +20,16 @@ type pages struct {
 
 	mu      sync.Mutex // guards the following
 	waiting []*pageRequest
-	reading int
+	reading bool
 	closed  bool
-	done    sync.WaitGroup // the goroutines that read
+	done    sync.WaitGroup // the goroutine that reads
 }
 
-// Of queries at a time, so that a long page does not hold up short ones, and of
-// requests in one.
 const (
-	pageReaders = 2
-	maxPages    = 100
+	maxPages = 100 // in one query
+	// pageTimeout is for a connection that is dead and does not know it: nobody
+	// else reads meanwhile.
+	pageTimeout = 10 * time.Second
 )
 
 // pageRequest is one call of Queued.
@@ -62,7 +63,7 @@ func (s *Store) Queued(ctx context.Context, recipient broker.PeerID, after broke
 	}
 }
 
-// ask queues a request, and starts a reader for it unless enough of them read.
+// ask queues a request, and starts to read unless that goes on.
 func (p *pages) ask(r *pageRequest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,8 +71,8 @@ func (p *pages) ask(r *pageRequest) bool {
 		return false
 	}
 	p.waiting = append(p.waiting, r)
-	if p.reading < pageReaders {
-		p.reading++
+	if !p.reading {
+		p.reading = true
 		p.done.Go(p.read)
 	}
 	return true
@@ -91,12 +92,14 @@ func (p *pages) read() {
 		p.mu.Lock()
 		batch := p.take()
 		if len(batch) == 0 {
-			p.reading--
+			p.reading = false
 			p.mu.Unlock()
 			return
 		}
 		p.mu.Unlock()
-		err := p.s.read(context.Background(), func(ctx context.Context, q querier) error { return readPages(ctx, q, batch) })
+		ctx, cancel := context.WithTimeout(context.Background(), pageTimeout)
+		err := p.s.read(ctx, func(ctx context.Context, q querier) error { return readPages(ctx, q, batch) })
+		cancel()
 		for _, r := range batch {
 			if err != nil {
 				r.page, r.more, r.err = nil, false, err

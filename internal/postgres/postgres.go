@@ -217,7 +217,7 @@ func (s *Store) snapshot(ctx context.Context, run func(ctx context.Context, q qu
 func (s *Store) insist(ctx context.Context, try func(ctx context.Context) error) error {
 	deadline := time.Now().Add(s.opts.Patience)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := try(ctx)
+		err := s.once(ctx, try)
 		if s.closed.Load() {
 			return broker.ErrClosed
 		}
@@ -230,6 +230,16 @@ func (s *Store) insist(ctx context.Context, try func(ctx context.Context) error)
 		case <-time.After(pause):
 		}
 	}
+}
+
+// attemptTimeout bounds one attempt: longer than the server's own limit for a statement, it
+// is for a connection that is dead and does not know it.
+const attemptTimeout = 35 * time.Second
+
+func (s *Store) once(ctx context.Context, try func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	return try(ctx)
 }
 
 // enlisted returns the node that the store writes for; zero before Enlist.
