@@ -29,7 +29,7 @@ func TestSimulationCatches(t *testing.T) {
 		{"a store that keeps some of what was settled, and an inbox that does not know it", "shown under another id",
 			bugs{store: func(s broker.Store) broker.Store { return &sticky{Store: s} }, mailbox: forgetful}},
 		{"an inbox that does not know what it has seen", "shown under another id", bugs{mailbox: forgetful}},
-		{"a store that lists the latest first", "out of order", bugs{store: func(s broker.Store) broker.Store { return backward{s} }}},
+		{"a store that numbers the latest first", "out of order", bugs{store: func(s broker.Store) broker.Store { return backward{s} }}},
 		{"a disk that confirms what it does not keep", "lost", bugs{lies: true}},
 		{"a store that says delivered of what is not", "was told", bugs{store: func(s broker.Store) broker.Store { return &hasty{Store: s} }}},
 	} {
@@ -97,12 +97,19 @@ func (s *sticky) Settle(rows []broker.Settlement, done func([]bool, error)) {
 	})
 }
 
-// backward lists the latest first.
+// backward gives the latest message the number of the first, by which the broker orders them.
 type backward struct{ broker.Store }
 
 func (s backward) Queued(ctx context.Context, recipient broker.PeerID, after broker.Place, rows int, bytes int64) ([]broker.Delivery, bool, error) {
 	page, more, err := s.Store.Queued(ctx, recipient, after, rows, bytes)
+	numbers := make([]int64, len(page))
+	for i, d := range page {
+		numbers[i] = d.Number
+	}
 	slices.Reverse(page)
+	for i := range page {
+		page[i].Number = numbers[i]
+	}
 	return page, more, err
 }
 
