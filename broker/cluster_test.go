@@ -31,22 +31,22 @@ type cluster struct {
 
 // overBuses runs a test with a bus that works and with one that loses everything.
 func overBuses(t *testing.T, test func(t *testing.T, c cluster)) {
-	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, newCluster(t, true)) })
-	t.Run("silence", func(t *testing.T) { t.Parallel(); test(t, newCluster(t, false)) })
+	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, newCluster(t, true, time.Hour)) })
+	t.Run("silence", func(t *testing.T) { t.Parallel(); test(t, newCluster(t, false, 900*time.Millisecond)) })
 }
 
-func newCluster(t *testing.T, hints bool) cluster {
+func newCluster(t *testing.T, hints bool, poll time.Duration) cluster {
 	t.Helper()
 	db := pgtest.Database(t)
 	node := func(c *broker.Config, name string) {
-		c.Cluster = broker.ClusterConfig{Node: name, Bus: silence{}, Poll: 900 * time.Millisecond, OnReplaced: func(error) {}}
+		c.Cluster = broker.ClusterConfig{Node: name, Bus: silence{}, Poll: poll, OnReplaced: func(error) {}}
 		if hints {
 			b, err := bus.Postgres(db, c.Logger)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = b.Close() })
-			c.Cluster.Bus, c.Cluster.Poll = b, time.Hour
+			c.Cluster.Bus = b
 		}
 	}
 	one := newWorldOn(t, db, func(c *broker.Config) { node(c, "one") })
@@ -254,11 +254,27 @@ func TestNodesMembers(t *testing.T) {
 	})
 }
 
+// TestNodesStale: a node that has heard nothing of a removal stores no message that
+// was checked without it. A join is no reason to refuse one.
+func TestNodesStale(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, false, time.Hour)
+	bob, carol := c.one.join("member", "bob"), c.one.join("member", "carol")
+	a := c.two.founder.session()
+	c.one.join("member", "dave")
+	ask[*wire.Ack](a, a.dm(carol.key.Public()))
+
+	c.one.removeMember(c.one.founder, bob)
+	a.refused(a.dm(bob.key.Public()), wire.CodeStaleMembers)
+	a.sendUntil(a.dm(carol.key.Public())) // it has looked now
+	a.refused(a.dm(bob.key.Public()), wire.CodeRemoved)
+}
+
 // TestNodeLost: a node whose lease is gone closes its sockets and comes back; one
 // whose name was taken does not.
 func TestNodeLost(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, true)
+	c := newCluster(t, true, time.Hour)
 	replaced := make(chan error, 1)
 	third := &world{t: t, clock: c.one.clock, m: c.one.m, owner: c.one.owner}
 	third.World = c.one.Another(func(cfg *broker.Config) {

@@ -71,8 +71,7 @@ func number(n *int64) string {
 }
 
 // TestBusCut takes the bus away. What is sent meanwhile, and nobody hints at,
-// is found within the poll interval, a fraction of the cut: it does not wait for
-// the bus.
+// is found within the poll interval of 15 s; a machine under load may add to it.
 func TestBusCut(t *testing.T) {
 	nats := natstest.New(t, nil)
 	c := three(t, pgtest.Database(t), nats.URL)
@@ -82,8 +81,8 @@ func TestBusCut(t *testing.T) {
 		time.Sleep(cut)
 		nats.Start()
 	})
-	if slowest >= cut {
-		t.Errorf("what was sent without a bus waited for it: %s", slowest)
+	if slowest > 20*time.Second {
+		t.Errorf("what was sent without a bus was found after %s", slowest)
 	}
 }
 
