@@ -261,13 +261,17 @@ func TestNodesStale(t *testing.T) {
 	c := newCluster(t, false, time.Hour)
 	bob, carol := c.one.join("member", "bob"), c.one.join("member", "carol")
 	a := c.two.founder.session()
-	c.one.join("member", "dave")
+	dave := c.one.join("member", "dave")
 	ask[*wire.Ack](a, a.dm(carol.key.Public()))
 
 	c.one.removeMember(c.one.founder, bob)
-	a.refused(a.dm(bob.key.Public()), wire.CodeStaleMembers)
-	a.sendUntil(a.dm(carol.key.Public())) // it has looked now
+	f := a.dm(carol.key.Public())
+	a.refused(f, wire.CodeStaleMembers)
+	a.sendUntil(f) // it has looked now
 	a.refused(a.dm(bob.key.Public()), wire.CodeRemoved)
+
+	c.one.removeMember(c.one.founder, dave)
+	a.refused(a.dm(dave.key.Public()), wire.CodeRemoved) // it is asked for, and so looked for
 }
 
 // TestNodeLost: a node whose lease is gone closes its sockets and comes back; one

@@ -170,7 +170,7 @@ func (c *conn) refuse(req string, err error) {
 		code = wire.CloseRemoved
 	case wire.CodeUnsupportedVersion:
 		code = wire.CloseVersion
-	case wire.CodeShuttingDown:
+	case wire.CodeShuttingDown, wire.CodeStaleMembers:
 		code = wire.CloseGoingAway
 	case wire.CodeInternal, wire.CodeStorageFull:
 		code = wire.CloseSlow

@@ -116,12 +116,7 @@ func (c *conn) enter(ctx context.Context, m *mesh, h *wire.Hello) (p, own *peer,
 		return nil, nil, err
 	}
 	p, err = m.putPeer(ctx, row)
-	switch {
-	case errors.Is(err, ErrStaleMembers): // removed at another node, since the look a moment ago
-		if err = m.admits(ctx, h); err == nil {
-			err = wire.Faultf(wire.CodeShuttingDown, "") // let it come again
-		}
-	case errors.Is(err, ErrConflict):
+	if errors.Is(err, ErrConflict) {
 		err = wire.Faultf(wire.CodeBadAttestation, "the session key is another member's")
 	}
 	if err != nil {

@@ -227,6 +227,14 @@ func (m *mesh) putPeer(ctx context.Context, p Peer) (*peer, error) {
 	if errors.Is(err, ErrStorageFull) && known != nil && known.member == p.Member {
 		err = nil // one that is known still gets what waits for it; it shows its card again when it connects again
 	}
+	if errors.Is(err, ErrStaleMembers) { // the member was removed at another node
+		if err = m.refresh(ctx); err == nil {
+			err = m.standing(ctx, p.Member)
+		}
+		if err == nil {
+			err = ErrStaleMembers
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func readDatabase(c *cli.Command) (database, error) { return readNamed(c, "db") 
 func readNamed(c *cli.Command, flag string) (database, error) {
 	db := c.String(flag)
 	if path := c.String(flag + "-file"); path != "" {
-		if c.IsSet(flag) {
+		if c.IsSet(flag) && db != "" { // empty sets the default of a container aside
 			return database{}, fmt.Errorf("--%[1]s and --%[1]s-file: choose; %w", flag, errUsage)
 		}
 		raw, err := os.ReadFile(path)

@@ -2,6 +2,9 @@ package main
 
 import (
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -24,5 +27,20 @@ func TestDatabaseNames(t *testing.T) {
 	}
 	if _, err := parseDatabase("--db", "mysql://db/m"); !errors.Is(err, errUsage) {
 		t.Errorf("another scheme: %v", err)
+	}
+}
+
+// TestDatabaseFile: a URL in a file is taken beside an empty --db, and not beside another.
+func TestDatabaseFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "database-url")
+	if err := os.WriteFile(path, []byte("postgres://127.0.0.1:1/m?connect_timeout=1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for db, usage := range map[string]bool{"": false, "mesh.db": true} {
+		t.Setenv("CLAUDEMESH_BROKER_DB", db)
+		err := command(io.Discard, io.Discard).Run(t.Context(), []string{"claudemesh-broker", "schema", "--db-file", path})
+		if err == nil || errors.Is(err, errUsage) != usage {
+			t.Errorf("beside %q: %v", db, err)
+		}
 	}
 }
