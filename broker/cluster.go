@@ -28,11 +28,10 @@ type cluster struct {
 	beat    chan struct{}
 	look    chan struct{}
 
-	mu       sync.Mutex // guards the following
-	self     Node
-	nodes    map[string]int64 // name to epoch, of the others
-	company  time.Time        // when another node was last seen
-	rejected error            // why it gave up for good
+	mu      sync.Mutex // guards the following
+	self    Node
+	nodes   map[string]int64 // name to epoch, of the others
+	company time.Time        // when another node was last seen
 }
 
 // ClusterConfig makes a broker one of several on one store.
