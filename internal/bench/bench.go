@@ -183,7 +183,34 @@ func (b *bencher) dial(ctx context.Context, n int, edit func(i int, p *peer, o *
 			return nil, err
 		}
 	}
+	if err := b.meet(ctx, peers); err != nil {
+		hangUp(peers)
+		return nil, err
+	}
 	return peers, nil
+}
+
+// meet waits until every broker knows all peers: those of another one are heard
+// of a little later.
+func (b *bencher) meet(ctx context.Context, peers []*peer) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; len(b.More) > 0 && i < min(len(peers), len(b.More)+1); {
+		known, _, err := peers[i].c.Peers(ctx, false)
+		if err != nil {
+			return err
+		}
+		if len(known) >= len(peers)-1 { // itself may be among them
+			i++
+			continue
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (b *bencher) dialOne(ctx context.Context, i int, edit func(int, *peer, *client.Options)) (*peer, error) {
