@@ -157,9 +157,12 @@ func (c *cluster) keep() {
 		case <-c.beat:
 		}
 		next := every
-		if err := c.renew(); err != nil {
+		err := c.renew()
+		if err != nil {
 			next = every / 10
-			c.b.logUnlessStopping("the lease is not renewed", err)
+		}
+		if err != nil && !c.b.stopping.Load() { // else it gives its lease up, or has
+			c.b.log.Error("the lease is not renewed", "error", err)
 			switch {
 			case errors.Is(err, ErrReplaced):
 				c.replaced()
@@ -239,11 +242,11 @@ func (c *cluster) lost() {
 	c.b.meshes = map[wire.ID]*mesh{}
 	c.b.mu.Unlock()
 	for pause := 100 * time.Millisecond; c.b.ctx.Err() == nil; pause = min(2*pause, time.Second) {
-		if err := c.enlist(c.b.ctx); err == nil {
+		err := c.enlist(c.b.ctx)
+		if err == nil {
 			return
-		} else {
-			c.b.logUnlessStopping("not enlisted yet", err)
 		}
+		c.b.logUnlessStopping("not enlisted yet", err)
 		select {
 		case <-c.b.ctx.Done():
 		case <-time.After(pause):

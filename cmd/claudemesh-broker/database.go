@@ -31,6 +31,14 @@ type database struct{ file, url string }
 
 func readDatabase(c *cli.Command) (database, error) { return readNamed(c, "db") }
 
+// soleDatabase reads the database of a command that takes nothing else.
+func soleDatabase(c *cli.Command) (database, error) {
+	if err := noArguments(c); err != nil {
+		return database{}, err
+	}
+	return readDatabase(c)
+}
+
 // readNamed reads a database that two flags name: one itself, one, with -file, in a file.
 func readNamed(c *cli.Command, flag string) (database, error) {
 	db := c.String(flag)
@@ -147,10 +155,7 @@ func schemaCommand() *cli.Command {
 		Description: "Every broker does so when it starts; of several that start at once one does and the others\nwait. A job of its own keeps long migrations out of a roll-out.\n\nEXAMPLE\n   claudemesh-broker schema --db-file database-url",
 		Flags:       dbFlags(),
 		Action: func(ctx context.Context, c *cli.Command) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			db, err := readDatabase(c)
+			db, err := soleDatabase(c)
 			if err != nil {
 				return err
 			}

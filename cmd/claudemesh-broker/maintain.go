@@ -46,10 +46,7 @@ func checkCommand() *cli.Command {
 		Description: "Exits 1 and lists what is wrong. Restore the last backup then.\n\nEXAMPLE\n   claudemesh-broker check --db mesh.db",
 		Flags:       dbFlags(),
 		Action: func(ctx context.Context, c *cli.Command) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			db, err := readDatabase(c)
+			db, err := soleDatabase(c)
 			if err != nil {
 				return err
 			}
@@ -100,10 +97,7 @@ func tokenCommand() *cli.Command {
 			Description: "The old token is void at once. Only the new one's hash is stored.\n\nEXAMPLE\n   claudemesh-broker token reset --db mesh.db",
 			Flags:       dbFlags(),
 			Action: func(ctx context.Context, c *cli.Command) error {
-				if err := noArguments(c); err != nil {
-					return err
-				}
-				db, err := readDatabase(c)
+				db, err := soleDatabase(c)
 				if err != nil {
 					return err
 				}
