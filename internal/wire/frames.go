@@ -361,11 +361,12 @@ type Remove struct {
 }
 
 // SetRole changes a member's role; with a demotion go the closes of the open
-// invites that the member had issued.
+// invites that the member had issued. MembersVersion is the one it was built on.
 type SetRole struct {
 	Req
-	Role   Signed   `json:"role"`
-	Closes []Signed `json:"closes,omitempty"`
+	Role           Signed   `json:"role"`
+	Closes         []Signed `json:"closes,omitempty"`
+	MembersVersion int64    `json:"membersVersion"`
 }
 
 // Pause stops the mesh's messages, or lets them go on: it carries a pause or a

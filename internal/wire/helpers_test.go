@@ -120,7 +120,7 @@ func examples() []Frame {
 		&Invites{req, []InviteInfo{{st(1), 1, true, true, 1760000000007}}},
 		&InviteClose{req, st(1)},
 		&Remove{req, st(1), []Signed{st(2)}, key(3), []KeyBoxTo{{key(4), blob(9)}}, blob(8)},
-		&SetRole{req, st(1), []Signed{st(2)}},
+		&SetRole{req, st(1), []Signed{st(2)}, 12},
 		&Pause{req, st(1)},
 		&Kick{req, key(2)},
 		&Block{req, key(2), true},
