@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
@@ -108,7 +109,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		}
 		if o.Header.Mode == wire.ModeReceipt {
 			if err := c.readReceipt(ctx, o); err != nil {
-				k.nack(p, wire.CodeBadEnvelope)
+				k.nack(p, err.Code)
 			} else {
 				k.acks = append(k.acks, p.Delivery)
 			}
@@ -118,16 +119,17 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		in, from = append(in, c.incoming(p, o)), append(from, p)
 	}
 	if len(in) > 0 {
-		_, errs, err := c.box.Receive(ctx, in)
+		fresh, errs, err := c.box.Receive(ctx, in)
 		if err != nil {
 			return err
 		}
 		for i, p := range from {
 			if errs[i] != nil {
 				k.nack(p, wire.CodeReplayed)
-			} else {
-				k.acks = append(k.acks, p.Delivery)
+				continue
 			}
+			k.checkOnce(p, fresh[i])
+			k.acks = append(k.acks, p.Delivery)
 		}
 	}
 	return nil
@@ -136,6 +138,9 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 // nack refuses a delivery for good and says so here: nothing of it reaches a model.
 func (k *conn) nack(p *wire.Push, code wire.Code) {
 	k.c.log.Warn("message refused", "code", code, "from", p.SenderPubkey.Short(), "id", p.ID.String()[:8])
+	if !slices.Contains(innocent, code) {
+		k.c.caught(code, "a message")
+	}
 	_ = k.send(&wire.ClientNack{Delivery: p.Delivery, Code: code})
 }
 
@@ -277,13 +282,13 @@ func (c *Client) incoming(p *wire.Push, o seal.Opened) mailbox.Incoming {
 
 // readReceipt notes that messages were shown. Only the recipient itself, or a
 // session of the member it belongs to, can say so.
-func (c *Client) readReceipt(ctx context.Context, o seal.Opened) error {
+func (c *Client) readReceipt(ctx context.Context, o seal.Opened) *wire.Fault {
 	var r receiptBody
 	if o.Content.Type != receiptType || wire.Unmarshal(o.Content.Body, &r) != nil || r.State != Read {
 		return wire.Faultf(wire.CodeBadEnvelope, "receipt")
 	}
 	if r.Recipient != o.Header.SenderSession && r.Recipient != o.Header.SenderMember {
-		return wire.Faultf(wire.CodeBadEnvelope, "a receipt for another's message")
+		return wire.Faultf(wire.CodeBadReceipt, "")
 	}
 	for _, id := range r.IDs {
 		c.advance(ctx, id, r.Recipient, Read, "", false, o.Header.Sent)

@@ -216,6 +216,10 @@ func (c *Client) land(ctx context.Context, f flight) (code wire.Code, wait time.
 		}
 		switch r := r.(type) {
 		case *wire.Ack:
+			if r.ID != f.out.ID || !r.Queued {
+				c.caught(wire.CodeBadAck, "")
+				return "", time.Second, false
+			}
 			c.accepted(ctx, f.out, r)
 		case *wire.Error:
 			return r.Code, c.refused(ctx, f.out, r), false

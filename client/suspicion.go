@@ -1,0 +1,92 @@
+package client
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/wire"
+)
+
+// Suspicion is something that the broker was caught at, or, where the code is one of
+// a message, perhaps a member with an altered client. Nothing of it was taken.
+type Suspicion struct {
+	Code  wire.Code `json:"code"`
+	What  string    `json:"what"`  // of the last time; may be empty
+	Count int       `json:"count"` // how often since the client was started
+	Last  time.Time `json:"last"`
+}
+
+// suspicions is what was noticed, one entry for each code: no broker makes it grow
+// beyond the table of codes.
+type suspicions struct {
+	mu  sync.Mutex
+	all map[wire.Code]Suspicion
+}
+
+// Suspicions returns what the broker was caught at since the client was started, by code.
+func (c *Client) Suspicions() []Suspicion {
+	c.suspicions.mu.Lock()
+	defer c.suspicions.mu.Unlock()
+	out := make([]Suspicion, 0, len(c.suspicions.all))
+	for _, s := range c.suspicions.all {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b Suspicion) int { return strings.Compare(string(a.Code), string(b.Code)) })
+	return out
+}
+
+// caught notes what no honest broker does and returns it as an error.
+func (c *Client) caught(code wire.Code, what string) *wire.Fault {
+	c.log.Warn("the broker shows what does not hold", "code", code, "what", what)
+	c.suspicions.mu.Lock()
+	defer c.suspicions.mu.Unlock()
+	if c.suspicions.all == nil {
+		c.suspicions.all = map[wire.Code]Suspicion{}
+	}
+	c.suspicions.all[code] = Suspicion{code, what, c.suspicions.all[code].Count + 1, c.now()}
+	return wire.Faultf(code, what)
+}
+
+// innocent are the refusals of messages that an honest broker brings as well: of who
+// was removed while the message was under way, and of agents that go on for too long.
+var innocent = []wire.Code{wire.CodeRemoved, wire.CodeInviteClosed, wire.CodeTooManyHops}
+
+// undone says why a statement that the broker shows as new is none: what is known
+// of the membership has undone it, or has it in a newer form.
+func undone(r *trust.Roster, s mailbox.Statement) error {
+	switch {
+	case s.Certificate != nil:
+		return r.Barred(s.Certificate)
+	case s.Pause != nil && r.Lifted(*s.Pause):
+		return wire.Faultf(wire.CodeReplayed, "a pause that was lifted")
+	case s.Role != nil:
+		if v, err := r.VerifyRole(*s.Role); err == nil && v.Issued < r.RoleIssued(v.Member) {
+			return wire.Faultf(wire.CodeReplayed, "a role that was changed since")
+		}
+	}
+	return nil
+}
+
+// taken is a message that was stored, as its recipient knows it.
+type taken struct {
+	sender, recipient Key
+	id                ID
+}
+
+// checkOnce: a message that comes again is stored once whatever the broker does. Under
+// the same number it comes again when an acknowledgement was lost; under another, on
+// the same connection, it is replayed.
+func (k *conn) checkOnce(p *wire.Push, fresh bool) {
+	t := taken{p.SenderPubkey, p.To, p.ID}
+	if was, ok := k.taken[t]; ok && !fresh && was != p.Delivery {
+		k.c.caught(wire.CodeReplayed, "a message under another number")
+	}
+	if len(k.taken) >= maxShared {
+		clear(k.taken)
+	}
+	k.taken[t] = p.Delivery
+}
