@@ -117,7 +117,7 @@ type Client struct {
 	conn            *conn
 	state           State
 	changed         chan struct{} // closed and replaced when state changes
-	withheld        error         // set when the broker hides a removal: nothing is sent any more
+	withheld        uint64        // the mesh key whose removal the broker hides: nothing is sent until it shows it
 }
 
 // State is how a client stands with its broker.

@@ -242,7 +242,7 @@ func (c *Client) checkGeneration(ctx context.Context, k *conn, p *wire.Push, gen
 	if generation <= have {
 		return nil
 	}
-	if err := c.refreshMembers(ctx, k); err != nil {
+	if err := c.readMembers(ctx, k); err != nil {
 		return notFault(err)
 	}
 	c.mu.Lock()
@@ -250,7 +250,7 @@ func (c *Client) checkGeneration(ctx context.Context, k *conn, p *wire.Push, gen
 	if generation <= c.roster.Generation() {
 		return nil
 	}
-	c.withheld = wire.Faultf(wire.CodeRemovalWithheld, "nothing is sent until it shows it")
+	c.withheld = max(c.withheld, generation)
 	return wire.Faultf(wire.CodeRemovalWithheld, "")
 }
 

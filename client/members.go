@@ -124,6 +124,18 @@ func (c *Client) checkShown(named int64, pages []*wire.MembersList) {
 	}
 }
 
+// readMembers reads the membership anew from its beginning: what a broker has kept
+// back once, it does not show among what is new.
+func (c *Client) readMembers(ctx context.Context, k *conn) error {
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	pages, err := k.members(ctx, 0)
+	if err != nil {
+		return err
+	}
+	return c.applyMembers(ctx, 0, pages)
+}
+
 // members asks for what changed after a version.
 func (k *conn) members(ctx context.Context, since int64) (pages []*wire.MembersList, err error) {
 	err = k.askPages(ctx, &wire.Members{Since: since}, func(f wire.Frame) {

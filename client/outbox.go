@@ -64,7 +64,10 @@ func (c *Client) drain(ctx context.Context) (wait time.Duration) {
 func (c *Client) withheldNow() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.withheld
+	if c.withheld > c.roster.Generation() {
+		return wire.Faultf(wire.CodeRemovalWithheld, "nothing is sent until it shows it")
+	}
+	return nil
 }
 
 // Release lets n more messages of a held outbox (Options.Hold) go.

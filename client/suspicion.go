@@ -52,8 +52,9 @@ func (c *Client) caught(code wire.Code, what string) *wire.Fault {
 }
 
 // innocent are the refusals of messages that an honest broker brings as well: of who
-// was removed while the message was under way, and of agents that go on for too long.
-var innocent = []wire.Code{wire.CodeRemoved, wire.CodeInviteClosed, wire.CodeTooManyHops}
+// was removed while the message was under way, of agents that go on for too long, and
+// of whom this person does not want to hear.
+var innocent = []wire.Code{wire.CodeRemoved, wire.CodeInviteClosed, wire.CodeTooManyHops, wire.CodeBlocked, wire.CodeNotGranted}
 
 // undone says why a statement that the broker shows as new is none: what is known
 // of the membership has undone it, or has it in a newer form.
