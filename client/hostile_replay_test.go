@@ -183,6 +183,17 @@ var receiptAttacks = []attack{
 		h.inject(h.forge(h.eve, h.eve.Public(), nil, wire.ModeReceipt, h.readOf(id)))
 		state(h.T, h.bob, id, client.Delivered)
 	}},
+	{"a ghost recipient in an acknowledgement", nothing, "", func(h *hostile) {
+		h.lie(func(f wire.Frame) []wire.Frame {
+			if a, ok := f.(*wire.Ack); ok {
+				a.Recipients = append(a.Recipients, wire.Recipient{Key: h.eveSession.Public(), Online: true, State: wire.StateDelivered})
+			}
+			return []wire.Frame{f}
+		})
+		if s := send(h.T, h.bob, "alice/web", "for you alone"); len(s.Targets) != 1 || s.Targets[0].Key != h.alice.Key() {
+			h.Errorf("sent to %+v", s.Targets)
+		}
+	}},
 	{"acknowledge another message than was sent", takesIt, "bad_ack", func(h *hostile) { h.misAcked(func(a *wire.Ack) { a.ID[0] ^= 1 }) }},
 	{"acknowledge a message as not queued", takesIt, "bad_ack", func(h *hostile) { h.misAcked(func(a *wire.Ack) { a.Queued = false }) }},
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,23 @@ func (c *Client) Suspicions() []Suspicion {
 	}
 	slices.SortFunc(out, func(a, b Suspicion) int { return strings.Compare(string(a.Code), string(b.Code)) })
 	return out
+}
+
+// saidAtMost bounds how many suspicions are said in a sentence.
+const saidAtMost = 3
+
+// Caught says for people what the broker was caught at: the latest first; "" when at nothing.
+func (c *Client) Caught() string {
+	all := c.Suspicions()
+	slices.SortStableFunc(all, func(a, b Suspicion) int { return b.Last.Compare(a.Last) })
+	var said []string
+	for _, s := range all[:min(len(all), saidAtMost)] {
+		said = append(said, fmt.Sprintf("%s (%s, times: %d)", s.Code.Info().Text, s.Code, s.Count))
+	}
+	if more := len(all) - saidAtMost; more > 0 {
+		said = append(said, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(said, "; ")
 }
 
 // caught notes what no honest broker does and returns it as an error.
