@@ -40,6 +40,9 @@ var forgetMesh = [...]string{
 	`DELETE FROM members_version WHERE mesh = ?`,
 	`DELETE FROM peer WHERE mesh = ?`,
 	`DELETE FROM mesh_key WHERE mesh = ?`,
+	`DELETE FROM trust WHERE mesh = ?`,
+	`DELETE FROM pause WHERE mesh = ?`,
+	`DELETE FROM held WHERE mesh = ?`,
 }
 
 const (
@@ -75,7 +78,8 @@ func (d *disk) Prune(ctx context.Context, keep time.Duration, now, serverNow int
 			}
 			changed = changed || n > 0
 		}
-		return changed, nil
+		_, err = t.exec(pruneRecords, auditLeast, now-auditLife.Milliseconds())
+		return changed, err
 	})
 }
 
