@@ -54,6 +54,9 @@ func (c *Client) run() {
 			return
 		}
 		final := isFinal(err)
+		if isRemoval(err) {
+			err = &RemovedError{c.m.Mesh, err}
+		}
 		c.setState(State{Err: err, Final: final})
 		if final {
 			c.log.Error("the broker refuses this member for good", "error", err)
@@ -63,6 +66,9 @@ func (c *Client) run() {
 			failures = 1
 		}
 		wait := rand.N(c.backoff(failures))
+		if websocket.CloseStatus(err) == websocket.StatusCode(wire.CloseKicked) {
+			wait = maxBackoff // whoever closed it wanted some quiet
+		}
 		c.log.Debug("disconnected", "error", err, "after", c.now().Sub(began), "retry_in", wait)
 		select {
 		case <-time.After(wait):
@@ -94,10 +100,19 @@ func isFinal(err error) bool {
 	}
 	switch f.Code {
 	case wire.CodeWrongBroker, wire.CodeRosterRollback, wire.CodeGenerationFork, wire.CodeBadCertificate,
-		wire.CodeRemoved, wire.CodeUnknownMember, wire.CodeUnknownMesh, wire.CodeUnsupportedVersion:
+		wire.CodeWrongOwner, wire.CodeRemoved, wire.CodeInviteClosed, wire.CodeUnknownMember, wire.CodeUnknownMesh, wire.CodeUnsupportedVersion:
 		return true
 	}
 	return false
+}
+
+// isRemoval reports whether the broker says that this member is none any more.
+func isRemoval(err error) bool {
+	if websocket.CloseStatus(err) == websocket.StatusCode(wire.CloseRemoved) {
+		return true
+	}
+	var f *wire.Fault
+	return errors.As(err, &f) && (f.Code == wire.CodeRemoved || f.Code == wire.CodeInviteClosed)
 }
 
 // serve makes one connection and serves it to its end. welcomed reports whether the broker took

@@ -48,7 +48,7 @@ func (c *Client) drain(ctx context.Context) (wait time.Duration) {
 	if err != nil {
 		return 0
 	}
-	if c.withheldNow() != nil {
+	if c.withheldNow() != nil || !c.PausedUntil().IsZero() {
 		return 0
 	}
 	wait = c.drainLane(ctx, k, c.self, 0)

@@ -139,7 +139,7 @@ func (c *Client) Send(ctx context.Context, m Message) (*Sent, error) {
 	if len(m.Text) > wire.MaxBodyBytes {
 		return nil, wire.Faultf(wire.CodeTooLarge, fmt.Sprintf("a message holds at most %d bytes, this one has %d", wire.MaxBodyBytes, len(m.Text)))
 	}
-	if err := c.withheldNow(); err != nil {
+	if err := c.refusal(); err != nil {
 		return nil, err
 	}
 	d, err := c.directory(ctx)

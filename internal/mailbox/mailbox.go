@@ -214,6 +214,8 @@ type Statement struct {
 	Certificate wire.Certificate `json:"certificate,omitempty"`
 	Removal     *wire.Signed     `json:"removal,omitempty"`
 	Close       *wire.Signed     `json:"close,omitempty"`
+	Role        *wire.Signed     `json:"role,omitempty"`
+	Pause       *wire.Signed     `json:"pause,omitempty"` // or the end of one
 }
 
 // KnownPeer is a session or person as last seen. Card is the opened card's
