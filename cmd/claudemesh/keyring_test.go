@@ -60,7 +60,8 @@ func TestKeyringCommands(t *testing.T) {
 
 	keyring.MockInitWithError(errors.New("it is locked"))
 	says(do(0, "", "list"), "acme", "keyring")
-	says(do(1, "", "whoami"), "the keys of acme are in it: it is locked", "try: unlock the keyring")
+	says(do(0, "", "whoami"), "alice in acme")
+	says(do(1, "", "peers"), "the keys of acme are in it: it is locked", "try: unlock the keyring")
 	says(do(1, "", "doctor"), "it is locked", "holds every key")
 	says(do(1, pass, "backup", file+"2", "--passphrase-stdin"), "it is locked")
 	says(do(7, "", "leave", "acme", "--local", "--yes"), "its owner key is here alone")
