@@ -177,6 +177,28 @@ func (c *Client) connect() (*conn, error) {
 	return k, nil
 }
 
+// BrokerKey asks a broker (a ws:// or wss:// URL) for its key and checks that it
+// has it. Nothing says that it is the right one: that is for a person to find out.
+func BrokerKey(ctx context.Context, broker string) (Key, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, broker, &websocket.DialOptions{CompressionMode: websocket.CompressionDisabled})
+	if err != nil {
+		return Key{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	defer ws.CloseNow()
+	ws.SetReadLimit(wire.MaxHelloBytes)
+	f, err := (&conn{ws: ws}).readOne(ctx)
+	if err != nil {
+		return Key{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	ch, ok := f.(*wire.Challenge)
+	if !ok || trust.CheckKey(ch.BrokerPubkey) != nil || !trust.VerifyChallenge(ch.BrokerPubkey, ch.Nonce, ch.Sig) {
+		return Key{}, wire.Faultf(wire.CodeBadSignature, "the broker does not prove its key")
+	}
+	return ch.BrokerPubkey, nil
+}
+
 func (k *conn) readOne(ctx context.Context) (wire.Frame, error) {
 	_, msg, err := k.ws.Read(ctx)
 	if err != nil {

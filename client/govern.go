@@ -76,6 +76,17 @@ func (c *Client) Kick(ctx context.Context, member Key) error {
 	return err
 }
 
+// Block tells the broker whether it may take a member's messages to this one.
+// What decides is the mailbox: this spares the sender the wait.
+func (c *Client) Block(ctx context.Context, member Key, blocked bool) error {
+	k, err := c.online()
+	if err != nil {
+		return err
+	}
+	_, err = k.ask(ctx, &wire.Block{Member: member, Blocked: blocked})
+	return err
+}
+
 // MaxPause bounds how long a mesh is paused at once.
 const MaxPause = 30 * 24 * time.Hour
 

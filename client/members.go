@@ -167,7 +167,12 @@ func (c *Client) applyMembers(ctx context.Context, known int64, pages []*wire.Me
 	c.mu.Lock()
 	c.version, c.generation = version, pages[0].Generation
 	c.mu.Unlock()
-	if err := c.box.SaveStatements(ctx, c.m.MeshID, version, good); err != nil {
+	fresh, err := c.box.SaveStatements(ctx, c.m.MeshID, version, good)
+	if err != nil {
+		return err
+	}
+	c.chronicle(ctx, good, fresh)
+	if err := c.keepPause(ctx); err != nil {
 		return err
 	}
 	for _, k := range gone {

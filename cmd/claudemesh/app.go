@@ -66,8 +66,9 @@ func (a *app) root() *cli.Command {
 		Action: notACommand,
 		Commands: []*cli.Command{
 			a.upCommand(), a.downCommand(), a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
-			a.backupCommand(), a.restoreCommand(),
-			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.pauseCommand(), a.resumeCommand(), a.sendCommand(), a.inboxCommand(),
+			a.backupCommand(), a.restoreCommand(), a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(),
+			a.verifyCommand(), a.blockCommand(), a.unblockCommand(), a.grantCommand(), a.pauseCommand(), a.resumeCommand(),
+			a.sendCommand(), a.inboxCommand(), a.heldCommand(), a.auditCommand(),
 			a.installCommand(), a.uninstallCommand(), a.launchCommand(), a.doctorCommand(), a.modeCommand(), a.mcpCommand(), a.hookCommand(),
 			a.streamCommand(), a.statuslineCommand(), a.versionCommand(),
 		},

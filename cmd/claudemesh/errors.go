@@ -128,11 +128,17 @@ func explain(err error) *failure {
 	var f *failure
 	var t *client.TargetError
 	var l *client.LinkError
+	var held *client.HeldError
 	switch {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &t):
 		return explainTarget(t)
+	case errors.As(err, &held):
+		return &failure{
+			code: "held", exit: exitRefused, text: "not sent: " + held.Reason,
+			hint: fmt.Sprintf("look at it with claudemesh held; claudemesh held send %d sends it all the same", held.Number),
+		}
 	case errors.As(err, &l):
 		return &failure{code: "bad_link", exit: exitUsage, text: l.Error(), hint: "ask for the link again and copy it whole"}
 	}

@@ -21,6 +21,30 @@ type memory struct {
 	Version    int64               `json:"version"` // of the members
 	Statements []mailbox.Statement `json:"statements"`
 	Keys       []meshKey           `json:"keys"`
+	Trusts     []granted           `json:"trusts"`
+}
+
+// granted is what a member may do here, and whether it was verified.
+type granted struct {
+	Member   client.Key      `json:"member"`
+	Level    mailbox.Level   `json:"level"`
+	Grants   []mailbox.Grant `json:"grants"`
+	Blocked  bool            `json:"blocked"`
+	Verified int64           `json:"verified"` // Unix ms
+	Changed  int64           `json:"changed"`  // Unix ms
+}
+
+// remind saves it, unless the mailbox has a newer word.
+func (g granted) remind(ctx context.Context, box mailbox.Mailbox, mesh client.ID) error {
+	have, err := box.Trust(ctx, mesh, g.Member)
+	if err != nil || have.Changed >= g.Changed {
+		return err
+	}
+	_, err = box.ChangeTrust(ctx, mesh, g.Member, g.Changed, func(t *mailbox.Trust) error {
+		t.Level, t.Grants, t.Blocked, t.Verified = g.Level, g.Grants, g.Blocked, g.Verified
+		return nil
+	})
+	return err
 }
 
 // meshKey is one mesh key.
@@ -41,13 +65,25 @@ func recollect(ctx context.Context, box mailbox.Mailbox, mesh client.ID) (m memo
 	for generation, key := range keys {
 		m.Keys = append(m.Keys, meshKey{generation, key})
 	}
+	if err != nil {
+		return m, err
+	}
+	trusts, err := box.Trusts(ctx, mesh)
+	for _, t := range trusts {
+		m.Trusts = append(m.Trusts, granted{t.Member, t.Level, t.Grants, t.Blocked, t.Verified, t.Changed})
+	}
 	return m, err
 }
 
 // remind saves it into a mailbox, which may know more already and forgets nothing.
 func (m memory) remind(ctx context.Context, box mailbox.Mailbox, mesh client.ID) error {
-	if err := box.SaveStatements(ctx, mesh, m.Version, m.Statements); err != nil {
+	if _, err := box.SaveStatements(ctx, mesh, m.Version, m.Statements); err != nil {
 		return err
+	}
+	for _, t := range m.Trusts {
+		if err := t.remind(ctx, box, mesh); err != nil {
+			return err
+		}
 	}
 	for _, k := range m.Keys {
 		if err := box.SaveKey(ctx, mesh, k.Generation, k.Key); err != nil {

@@ -41,7 +41,7 @@ func TestExplain(t *testing.T) {
 		{wrap(profile.ErrNewer), "newer_version", 1},
 		{wrap(profile.ErrKeyring), "keyring", 1},
 		{wrap(profile.ErrRunning), "running", 7},
-		{wrap(profile.ErrLink), "link", 1},
+		{wrap(profile.ErrLink), "link", 7},
 		{wrap(backup.ErrShort), "bad_passphrase", 2},
 		{wrap(backup.ErrPassphrase), "wrong_passphrase", 7},
 		{wrap(backup.ErrFormat), "bad_backup", 1},

@@ -96,6 +96,11 @@ func checkIncoming(m *Incoming) error {
 	return nil
 }
 
+// isRefusal reports whether an error of Receive is one message's.
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrReplayed) || errors.Is(err, ErrBlocked) || errors.Is(err, ErrNotGranted)
+}
+
 // inLane reports whether the number of a message takes part in its lane.
 func inLane(m *Incoming) bool { return m.Seq >= 1 && m.Seq <= maxSeq }
 

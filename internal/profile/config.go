@@ -205,6 +205,17 @@ func (p *Profile) Move(from, to string) error {
 	})
 }
 
+// Amend changes what may change of one membership: not its keys or names. ErrNotJoined.
+func (p *Profile) Amend(mesh wire.ID, f func(*client.Membership) error) error {
+	return p.change(func(meshes []Entry) ([]Entry, error) {
+		i := slices.IndexFunc(meshes, func(e Entry) bool { return e.MeshID == mesh })
+		if i < 0 {
+			return nil, ErrNotJoined
+		}
+		return meshes, f(&meshes[i].Membership)
+	})
+}
+
 // change reads, changes and replaces config.json under its lock, so that
 // processes do not lose each other's changes.
 func (p *Profile) change(f func([]Entry) ([]Entry, error)) (err error) {
