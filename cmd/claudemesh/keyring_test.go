@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zalando/go-keyring"
 
@@ -60,7 +61,8 @@ func TestKeyringCommands(t *testing.T) {
 
 	keyring.MockInitWithError(errors.New("it is locked"))
 	says(do(0, "", "list"), "acme", "keyring")
-	says(do(1, "", "whoami"), "the keys of acme are in it: it is locked", "try: unlock the keyring")
+	says(do(0, "", "whoami"), "alice in acme")
+	says(do(1, "", "peers"), "the keys of acme are in it: it is locked", "try: unlock the keyring")
 	says(do(1, "", "doctor"), "it is locked", "holds every key")
 	says(do(1, pass, "backup", file+"2", "--passphrase-stdin"), "it is locked")
 	says(do(7, "", "leave", "acme", "--local", "--yes"), "its owner key is here alone")
@@ -83,4 +85,38 @@ func TestKeyringCommands(t *testing.T) {
 	keyring.MockInitWithError(errors.New("it is locked"))
 	says(do(1, "", "leave", "acme", "--local", "--yes", "--force"), "delete the entry alice@acme/", "it is locked")
 	says(do(0, "", "list"), "no mesh was joined here")
+}
+
+// doctor nags for an owner key that is in no backup, and for a mesh that was joined after the last.
+func TestCheckBackup(t *testing.T) {
+	t.Parallel()
+	p, err := profile.Open(filepath.Join(t.TempDir(), "me"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := trust.SecretKeyFromSeed(client.Secret{0xcd}).Public()
+	step := func(m client.Membership, save bool, want verdict, text string) {
+		t.Helper()
+		if err := p.Add(m); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := p.Entries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := checkBackup(p, entries); f.Verdict != want || !strings.Contains(f.Text, text) || (f.Mend == "") != (want == fine) {
+			t.Errorf("%+v, want %s and %q", f, want, text)
+		}
+		if s, err := p.Snapshot(); !save {
+			return
+		} else if err = errors.Join(err, p.RememberBackup(s, time.Now())); err != nil {
+			t.Fatal(err)
+		}
+		if f := checkBackup(p, entries); f.Verdict != fine || !strings.Contains(f.Text, "holds every key") {
+			t.Errorf("after a backup: %+v", f)
+		}
+	}
+	step(client.Membership{Mesh: "a", MeshID: wire.ID{1}, MemberSeed: client.Secret{1}}, false, fine, "none was made")
+	step(client.Membership{Mesh: "b", MeshID: wire.ID{2}, MemberSeed: client.Secret{2}, Owner: owner, OwnerSeed: client.Secret{0xcd}}, true, warning, "owner key of b is in no backup")
+	step(client.Membership{Mesh: "c", MeshID: wire.ID{3}, MemberSeed: client.Secret{3}}, true, warning, "lacks the keys of c")
 }

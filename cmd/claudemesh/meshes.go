@@ -19,7 +19,7 @@ func (a *app) listCommand() *cli.Command {
 	})
 }
 
-// listed is a mesh as whoami prints it.
+// listed is a mesh as status prints it.
 type listed struct {
 	Mesh     string  `json:"mesh"`
 	MeshID   string  `json:"meshId"`
@@ -30,7 +30,7 @@ type listed struct {
 	JoinedAt *string `json:"joinedAt"`
 }
 
-// listedEntry is a mesh as list prints it, which says where its keys are.
+// listedEntry is a mesh as list and whoami print it, which say where its keys are.
 type listedEntry struct {
 	listed
 	Keys string `json:"keys"` // file or keyring

@@ -217,8 +217,8 @@ func (a *app) showRestore(out restored) {
 		rows = append(rows, []string{mesh, "-", "-", "-", "taken away: the backup lacks it"})
 	}
 	a.table(rows)
-	fmt.Fprintln(a.errw, "Two machines with one identity fight: they take each other's connections away, and each gets a part\n"+
-		"of what is sent to you. Where these keys are in use on another machine, stop it first, for good.")
+	fmt.Fprintln(a.errw, "Two machines with one identity fight: each gets a part of what is sent to you, and sessions of one seat\n"+
+		"take each other's connections away. Where these keys are in use on another machine, stop it first, for good.")
 }
 
 func (a *app) tellRestored(out restored) {
