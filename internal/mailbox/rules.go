@@ -109,14 +109,13 @@ func checkStatement(s Statement) error {
 	if len(s.Certificate) > 0 {
 		n++
 	}
-	if s.Removal != nil {
-		n++
-	}
-	if s.Close != nil {
-		n++
+	for _, one := range []*wire.Signed{s.Removal, s.Close, s.Role, s.Pause} {
+		if one != nil {
+			n++
+		}
 	}
 	if n != 1 {
-		return errors.New("a statement has exactly one of certificate, removal and close")
+		return errors.New("a statement is exactly one of certificate, removal, close, role and pause")
 	}
 	return nil
 }

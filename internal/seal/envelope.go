@@ -38,12 +38,24 @@ type Header struct {
 	ReplyTo       wire.ID // zero when it answers nothing
 	Replaces      wire.ID // zero unless re-sealed after a bounce
 	Generation    uint64  // of the sender's mesh key
+	Hop           uint64  // 0 for what a person or program began; an agent's answer is one above what it answers
 }
 
+// MaxHop bounds the hops of a chain of agents that answer each other: a message
+// that has come so far is refused.
+const MaxHop = 8
+
+// encode ends with the hop only when there is one: a header has one encoding.
 func (h *Header) encode() []byte {
-	return trust.T("header", []byte(h.Mode), h.Mesh[:], h.SenderMember[:], h.SenderSession[:], optional(h.Recipient[:]),
+	f := [][]byte{
+		[]byte(h.Mode), h.Mesh[:], h.SenderMember[:], h.SenderSession[:], optional(h.Recipient[:]),
 		[]byte(h.Target), h.ID[:], trust.U64(uint64(h.Sent)), trust.U64(uint64(h.Expires)), []byte(h.Priority),
-		trust.U64(h.Seq), optional(h.ReplyTo[:]), optional(h.Replaces[:]), trust.U64(h.Generation))
+		trust.U64(h.Seq), optional(h.ReplyTo[:]), optional(h.Replaces[:]), trust.U64(h.Generation),
+	}
+	if h.Hop > 0 {
+		f = append(f, trust.U64(h.Hop))
+	}
+	return trust.T("header", f...)
 }
 
 // optional encodes an absent (zero) field as an empty one.
@@ -59,10 +71,18 @@ func optional(b []byte) []byte {
 func parseHeader(b []byte) (Header, error) {
 	bad := wire.Faultf(wire.CodeBadEnvelope, "header")
 	f, err := trust.Fields("header", b)
-	if err != nil || len(f) != 14 {
+	if err != nil || len(f) < 14 || len(f) > 15 {
 		return Header{}, bad
 	}
 	var h Header
+	if len(f) == 15 {
+		if len(f[14]) != 8 {
+			return Header{}, bad
+		}
+		if h.Hop = binary.BigEndian.Uint64(f[14]); h.Hop == 0 {
+			return Header{}, bad
+		}
+	}
 	ok := fill(h.Mesh[:], f[1], false) && fill(h.SenderMember[:], f[2], false) && fill(h.SenderSession[:], f[3], false) &&
 		fill(h.Recipient[:], f[4], true) && fill(h.ID[:], f[6], false) && fill(h.ReplyTo[:], f[11], true) &&
 		fill(h.Replaces[:], f[12], true) && len(f[7]) == 8 && len(f[8]) == 8 && len(f[10]) == 8 && len(f[13]) == 8
@@ -179,7 +199,8 @@ type Opened struct {
 // Open opens a push addressed to own. Shared is that of own and the push's
 // SenderPubkey. It fails with a *wire.Fault of its own code for each of:
 // bad_box, body_hash, bad_padding, bad_envelope, reflected, header_mismatch,
-// wrong_mesh, wrong_recipient, bad_attestation, bad_signature, bad_lifetime.
+// wrong_mesh, wrong_recipient, bad_attestation, bad_signature, bad_lifetime,
+// too_many_hops.
 func Open(p *wire.Push, own wire.Key, mesh wire.ID, shared *Shared) (Opened, error) {
 	return OpenVouched(p, own, mesh, shared, trust.VerifyAttestation)
 }
@@ -220,8 +241,11 @@ func OpenVouched(p *wire.Push, own wire.Key, mesh wire.ID, shared *Shared, vouch
 	if !trust.Verify(h.SenderSession, envelopeSignature(header, o.Content), sig) {
 		return Opened{}, wire.Faultf(wire.CodeBadSignature, "envelope")
 	}
-	if h.Sent < 0 || h.Expires <= h.Sent || h.Expires-h.Sent > MaxLifetime {
+	switch {
+	case h.Sent < 0 || h.Expires <= h.Sent || h.Expires-h.Sent > MaxLifetime:
 		return Opened{}, wire.Faultf(wire.CodeBadLifetime, "")
+	case h.Hop >= MaxHop:
+		return Opened{}, wire.Faultf(wire.CodeTooManyHops, "")
 	}
 	return o, nil
 }

@@ -13,7 +13,7 @@ import (
 type Member struct {
 	Key         wire.Key
 	Name        string
-	Role        string
+	Role        string   // now: what the certificate or the newest role statement says
 	Invite      wire.ID  // zero for the founder
 	Issuer      wire.Key // the owner key, or the admin that signed the invite
 	Joined      int64    // Unix ms
@@ -23,7 +23,8 @@ type Member struct {
 // Roster is a mesh's membership as its statements prove it. It holds whatever
 // is validly signed and answers who is a member now; it forgets nothing, so
 // that the order in which statements arrive does not matter, but that an
-// admin's certificate comes before those of the members it admitted.
+// admin's certificate and role come before those of the members it admitted, and
+// before what it pauses.
 // A Roster is not safe for concurrent use.
 type Roster struct {
 	Genesis   Genesis
@@ -34,6 +35,9 @@ type Roster struct {
 	closes   map[wire.ID][]Close
 	uses     map[wire.ID]uint64
 	keys     map[uint64]keyIssue
+	roles    map[wire.Key][]Role
+	pauses   map[[32]byte]Pause      // by SHA-256 of the statement
+	lifted   map[[32]byte][]wire.Key // who has ended a pause
 }
 
 type keyIssue struct {
@@ -53,7 +57,8 @@ func NewRoster(owner wire.Key, genesis wire.Signed) (*Roster, error) {
 	return &Roster{
 		Genesis: g, Statement: genesis,
 		members: map[wire.Key]*Member{}, removals: map[wire.Key][]Removal{}, closes: map[wire.ID][]Close{},
-		uses: map[wire.ID]uint64{}, keys: map[uint64]keyIssue{},
+		uses: map[wire.ID]uint64{}, keys: map[uint64]keyIssue{}, roles: map[wire.Key][]Role{},
+		pauses: map[[32]byte]Pause{}, lifted: map[[32]byte][]wire.Key{},
 	}, nil
 }
 
@@ -123,7 +128,7 @@ func (r *Roster) invited(c wire.Certificate) (Member, error) {
 	if err != nil {
 		return Member{}, err
 	}
-	if err := r.mayIssue(capability); err != nil {
+	if err := r.mayIssue(capability, r.wasAdmin); err != nil {
 		return Member{}, err
 	}
 	f, err := open("join", c[1].Body)
@@ -153,7 +158,7 @@ func (r *Roster) invited(c wire.Certificate) (Member, error) {
 	return m, r.admissible(capability.Mesh, m)
 }
 
-// VerifyCapability checks that its issuer may admit that role to this mesh.
+// VerifyCapability checks that its issuer may admit that role to this mesh, now.
 func (r *Roster) VerifyCapability(s wire.Signed) (Capability, error) {
 	c, err := ParseCapability(s)
 	if err != nil {
@@ -162,15 +167,13 @@ func (r *Roster) VerifyCapability(s wire.Signed) (Capability, error) {
 	if c.Mesh != r.Genesis.Mesh {
 		return c, fault(wire.CodeBadCertificate, "another mesh")
 	}
-	return c, r.mayIssue(c)
+	return c, r.mayIssue(c, r.isAdmin)
 }
 
-// mayIssue: the owner issues any role; an admin that the roster knows issues members.
-func (r *Roster) mayIssue(c Capability) error {
-	if c.Issuer == r.Genesis.Owner {
-		return nil
-	}
-	if m := r.members[c.Issuer]; m != nil && m.Role == RoleAdmin && c.Role == RoleMember {
+// mayIssue: the owner issues any role; an admin that the roster knows issues
+// members. Whether a member that one admitted stands is for Standing.
+func (r *Roster) mayIssue(c Capability, admin func(wire.Key) bool) error {
+	if c.Issuer == r.Genesis.Owner || (admin(c.Issuer) && c.Role == RoleMember) {
 		return nil
 	}
 	return fault(wire.CodeBadCertificate, "the invite's issuer may not issue it")
@@ -195,7 +198,7 @@ func (r *Roster) VerifyClose(s wire.Signed) (Close, error) {
 	if c.Mesh != r.Genesis.Mesh {
 		return c, fault(wire.CodeBadCertificate, "another mesh")
 	}
-	if m := r.members[c.Signer]; c.Signer != r.Genesis.Owner && (m == nil || m.Role != RoleAdmin) {
+	if c.Signer != r.Genesis.Owner && !r.wasAdmin(c.Signer) {
 		return c, fault(wire.CodeForbidden, "only the owner or an admin closes invites")
 	}
 	return c, nil
@@ -264,10 +267,10 @@ func (r *Roster) mayRemove(m Removal) bool {
 	}
 	if m.Signer == m.Member {
 		me := r.members[m.Member] // an admin that leaves says who of those it admitted stay
-		return me != nil && m.Generation == 0 && (len(m.Kept) == 0 || me.Role == RoleAdmin)
+		return me != nil && m.Generation == 0 && (len(m.Kept) == 0 || r.wasAdmin(m.Member))
 	}
-	signer, target := r.members[m.Signer], r.members[m.Member]
-	return signer != nil && target != nil && signer.Role == RoleAdmin && target.Role == RoleMember
+	target := r.members[m.Member]
+	return target != nil && r.wasAdmin(m.Signer) && r.role(target) == RoleMember
 }
 
 // Removed reports whether a removal of this key is known.
@@ -291,6 +294,11 @@ func (r *Roster) Standing(k wire.Key) error {
 		if !slices.Contains(rm.Kept, k) {
 			return fault(wire.CodeRemoved, "the admin that admitted it was removed")
 		}
+		kept = true
+	}
+	if dropped, stays := r.droppedBy(m.Issuer, k); dropped {
+		return fault(wire.CodeInviteClosed, "the admin that admitted it is none any more")
+	} else if stays {
 		kept = true
 	}
 	if issuer := r.members[m.Issuer]; issuer != nil && !kept && r.closed(issuer, false) {
@@ -329,7 +337,7 @@ func (r *Roster) Member(k wire.Key) (Member, bool) {
 	if r.Standing(k) != nil {
 		return Member{}, false
 	}
-	return *r.members[k], true
+	return r.described(r.members[k]), true
 }
 
 // Known returns a member that has a certificate here, removed or not.
@@ -338,7 +346,14 @@ func (r *Roster) Known(k wire.Key) (Member, bool) {
 	if m == nil {
 		return Member{}, false
 	}
-	return *m, true
+	return r.described(m), true
+}
+
+// described is a member with its role of now.
+func (r *Roster) described(m *Member) Member {
+	out := *m
+	out.Role = r.role(m)
+	return out
 }
 
 // Members returns the current members, by name.
@@ -346,7 +361,7 @@ func (r *Roster) Members() []Member {
 	var out []Member
 	for k, m := range r.members {
 		if r.Standing(k) == nil {
-			out = append(out, *m)
+			out = append(out, r.described(m))
 		}
 	}
 	slices.SortFunc(out, func(a, b Member) int {
@@ -429,7 +444,12 @@ func (r *Roster) Unkeyed() []wire.Key {
 	return sortKeys(out)
 }
 
-// MayRemove reports whether signer (the owner key or a member key) may remove a member.
+// MayRemove reports whether signer (the owner key or a member key) may remove
+// another member now; a removal that one signed as an admin outlives that.
 func (r *Roster) MayRemove(signer, member wire.Key) bool {
-	return r.mayRemove(Removal{Signer: signer, Member: member, Generation: 1}) && r.members[member] != nil
+	target := r.members[member]
+	if target == nil {
+		return false
+	}
+	return signer == r.Genesis.Owner || (r.Governs(signer) && r.role(target) == RoleMember)
 }

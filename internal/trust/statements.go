@@ -13,11 +13,18 @@ const (
 	RoleMember = "member"
 )
 
-// The reasons of a removal.
+// The reasons of a removal. They are all that is told of it: free text never
+// leaves a client in the clear.
 const (
-	ReasonRemoved = "removed"
-	ReasonLeft    = "left"
+	ReasonRemoved     = "removed"
+	ReasonLeft        = "left"
+	ReasonLost        = "lost"        // the machine or its keys
+	ReasonCompromised = "compromised" // somebody else has or had the keys
+	ReasonAbuse       = "abuse"
 )
+
+// Reasons lists the reasons for which others remove a member.
+var Reasons = []string{ReasonRemoved, ReasonLeft, ReasonLost, ReasonCompromised, ReasonAbuse}
 
 // MeshID derives a mesh's id from its owner key.
 func MeshID(owner wire.Key) wire.ID {
@@ -199,7 +206,7 @@ func ParseRemoval(s wire.Signed) (Removal, error) {
 	if err != nil {
 		return Removal{}, err
 	}
-	m := Removal{Mesh: r.id(), Member: r.key(), Signer: r.key(), Revoked: r.time(), Reason: r.oneOf(ReasonRemoved, ReasonLeft)}
+	m := Removal{Mesh: r.id(), Member: r.key(), Signer: r.key(), Revoked: r.time(), Reason: r.oneOf(Reasons...)}
 	for r.left() > 3 {
 		m.Kept = append(m.Kept, r.key())
 	}

@@ -55,6 +55,10 @@ func (v vector) apply(t testing.TB) error {
 		_, err = roster(t, everyone...).AddClose(s[0])
 	case "removal":
 		_, err = roster(t, everyone...).AddRemoval(s[0])
+	case "role":
+		_, err = roster(t, everyone...).AddRole(s[0])
+	case "pause":
+		_, err = roster(t, everyone...).AddPause(s[0])
 	default:
 		t.Fatalf("unknown kind %q", v.Kind)
 	}
@@ -106,6 +110,12 @@ func shapes() []shape {
 			fields: [][]byte{mesh[:], iid[:], o[:], alice[:]}},
 		{kind: "removal", ds: "revoke", signer: "owner", mesh: 0, names: []int{4}, times: []int{3, 6}, whole: one,
 			fields: [][]byte{mesh[:], admin[:], o[:], U64(now), []byte("removed"), alice[:], U64(7), U64(2), hash[:]}},
+		{kind: "role", ds: "role", signer: "owner", mesh: 0, names: []int{2}, times: []int{3}, whole: one,
+			fields: [][]byte{mesh[:], admin[:], []byte("member"), U64(now), alice[:]}},
+		{kind: "pause", ds: "pause", signer: "owner", mesh: 0, times: []int{2}, whole: one,
+			fields: [][]byte{mesh[:], o[:], U64(now)}},
+		{kind: "pause", ds: "resume", signer: "owner", mesh: 0, whole: one,
+			fields: [][]byte{mesh[:], o[:], h[:]}},
 	}
 }
 
@@ -217,6 +227,22 @@ func rights() []vector {
 		newVector("removal: of a member by a member", "removal", wire.CodeForbidden, removal("alice", "bob", Removal{})),
 		newVector("removal: by a stranger", "removal", wire.CodeForbidden, removal("mallory", "bob", Removal{})),
 		newVector("removal: of a stranger by itself", "removal", wire.CodeForbidden, removal("mallory", "mallory", Removal{})),
+		newVector("removal: for a lost machine", "removal", "", removal("owner", "alice", Removal{Reason: ReasonLost})),
+		newVector("role: a promotion", "role", "", role("owner", "alice", RoleAdmin, now)),
+		newVector("role: of somebody not known yet", "role", "", role("owner", "dave", RoleAdmin, now)),
+		newVector("role: a promotion with a kept list", "role", wire.CodeBadCertificate, role("owner", "alice", RoleAdmin, now, "bob")),
+		newVector("role: owner", "role", wire.CodeBadCertificate, role("owner", "alice", RoleOwner, now)),
+		newVector("role: by an admin", "role", wire.CodeBadSignature, role("admin", "alice", RoleAdmin, now)),
+		newVector("role: of itself", "role", wire.CodeBadSignature, role("alice", "alice", RoleAdmin, now)),
+		newVector("role: of the founder", "role", wire.CodeForbidden, role("owner", "founder", RoleMember, now)),
+		newVector("role: of the owner key", "role", wire.CodeForbidden, role("owner", "owner", RoleMember, now)),
+		newVector("pause: by an admin", "pause", "", SignPause(key("admin"), mesh, now)),
+		newVector("pause: by a member", "pause", wire.CodeForbidden, SignPause(key("alice"), mesh, now)),
+		newVector("pause: by the founder's member key", "pause", wire.CodeForbidden, SignPause(key("founder"), mesh, now)),
+		newVector("pause: by a stranger", "pause", wire.CodeForbidden, SignPause(key("mallory"), mesh, now)),
+		newVector("resume: by an admin", "pause", "", SignResume(key("admin"), mesh, sum("pause"))),
+		newVector("resume: by a member", "pause", wire.CodeForbidden, SignResume(key("alice"), mesh, sum("pause"))),
+		newVector("resume: of nothing", "pause", wire.CodeBadCertificate, SignResume(key("owner"), mesh, [32]byte{})),
 	}
 }
 

@@ -65,6 +65,13 @@ const (
 	CodeGenerationFork  Code = "generation_fork"
 	CodeRosterRollback  Code = "roster_rollback"
 	CodeWrongBroker     Code = "wrong_broker"
+	CodeWrongOwner      Code = "wrong_owner"
+	CodeTooManyHops     Code = "too_many_hops"
+
+	CodePaused     Code = "paused"
+	CodeKicked     Code = "kicked"
+	CodeBlocked    Code = "blocked"
+	CodeNotGranted Code = "not_granted"
 )
 
 // CodeInfo says how programs and people treat a code.
@@ -93,7 +100,7 @@ var codes = map[Code]CodeInfo{
 	CodeBadCard:        {false, 400, "the presence card does not verify"},
 	CodeUnknownMesh:    {false, 404, "the broker does not know this mesh"},
 	CodeUnknownMember:  {false, 403, "the broker does not know this member"},
-	CodeRemoved:        {false, 403, "this member was removed from the mesh"},
+	CodeRemoved:        {false, 403, "removed from the mesh"},
 	CodeMeshExists:     {false, 409, "this mesh is already registered"},
 	CodeNameTaken:      {false, 409, "a member of this mesh already has that name"},
 	CodeMemberConflict: {false, 409, "this member key is already registered otherwise"},
@@ -130,6 +137,13 @@ var codes = map[Code]CodeInfo{
 	CodeGenerationFork:  {false, 409, "two mesh keys claim one generation"},
 	CodeRosterRollback:  {false, 409, "the broker shows an older membership than it showed before"},
 	CodeWrongBroker:     {false, 403, "the broker is not the one this mesh was joined at"},
+	CodeWrongOwner:      {false, 403, "the broker shows another owner for this mesh"},
+	CodeTooManyHops:     {false, 409, "too many agents have answered each other without a person"},
+
+	CodePaused:     {true, 409, "an admin has paused the mesh"},
+	CodeKicked:     {true, 503, "an admin closed the connection"},
+	CodeBlocked:    {false, 403, "the recipient has blocked the sender"},
+	CodeNotGranted: {false, 403, "the recipient does not take such messages from the sender"},
 }
 
 // Codes returns every code of the table, sorted.
@@ -187,6 +201,7 @@ const (
 	CloseRemoved     CloseCode = 4403 // the member was removed
 	CloseSlow        CloseCode = 4408 // did not read, did not answer pings, or sent no hello in time
 	CloseReplaced    CloseCode = 4409 // another connection has this session key
+	CloseKicked      CloseCode = 4410 // an admin closed the connection; the member stays
 	CloseVersion     CloseCode = 4426 // protocol version not spoken
 	CloseGoingAway   CloseCode = 1001 // the broker stops
 	CloseFrameTooBig CloseCode = 1009 // a message over the limit
@@ -206,6 +221,7 @@ var closes = map[CloseCode]CloseInfo{
 	CloseRemoved:     {true, "removed from the mesh", CodeRemoved},
 	CloseSlow:        {false, "too slow", CodeInternal},
 	CloseReplaced:    {true, "another process took this session", CodeForbidden},
+	CloseKicked:      {false, "kicked by an admin", CodeKicked},
 	CloseVersion:     {true, "protocol version not spoken", CodeUnsupportedVersion},
 	CloseGoingAway:   {false, "going away", CodeShuttingDown},
 	CloseFrameTooBig: {false, "message too big", CodeTooLarge},

@@ -28,6 +28,10 @@ const (
 	TypeInvites        Type = "invites"         // b>c answers invite_list
 	TypeInviteClose    Type = "invite_close"    // c>b
 	TypeRemove         Type = "remove"          // c>b
+	TypeSetRole        Type = "set_role"        // c>b
+	TypePause          Type = "pause"           // c>b
+	TypeKick           Type = "kick"            // c>b
+	TypeBlock          Type = "block"           // c>b
 	TypeSpread         Type = "spread"          // b>c over how long to spread reconnecting
 	TypeOK             Type = "ok"              // b>c answers a request that has nothing else to say
 	TypeError          Type = "error"           // b>c
@@ -286,14 +290,16 @@ type KeyBox struct {
 	Previous   Blob   `json:"previous"`
 }
 
-// MembersList answers members. Certificates, removals and closes are those of
-// versions above Since; Keys are the asker's own boxes.
+// MembersList answers members. Roles, certificates, removals, closes and pauses
+// are those of versions above Since; Keys are the asker's own boxes.
 type MembersList struct {
 	Req
 	Genesis      Signed        `json:"genesis"`
+	Roles        []Signed      `json:"roles,omitempty"`
 	Certificates []Certificate `json:"certificates"`
 	Removals     []Signed      `json:"removals"`
 	Closes       []Signed      `json:"closes"`
+	Pauses       []Signed      `json:"pauses,omitempty"` // and resumes
 	Keys         []KeyBox      `json:"keys"`
 	Version      int64         `json:"version"`
 	Generation   uint64        `json:"generation"`
@@ -354,6 +360,36 @@ type Remove struct {
 	Previous Blob       `json:"previous,omitempty"`
 }
 
+// SetRole changes a member's role; with a demotion go the closes of the open
+// invites that the member had issued. MembersVersion is the one it was built on.
+type SetRole struct {
+	Req
+	Role           Signed   `json:"role"`
+	Closes         []Signed `json:"closes,omitempty"`
+	MembersVersion int64    `json:"membersVersion"`
+}
+
+// Pause stops the mesh's messages, or lets them go on: it carries a pause or a
+// resume statement.
+type Pause struct {
+	Req
+	Pause Signed `json:"pause"`
+}
+
+// Kick closes a member's connections. It may connect again.
+type Kick struct {
+	Req
+	Member Key `json:"member"`
+}
+
+// Block tells the broker whose messages this member does not take, so that it
+// refuses them at once.
+type Block struct {
+	Req
+	Member  Key  `json:"member"`
+	Blocked bool `json:"blocked"`
+}
+
 // OK answers a request that has nothing else to say.
 type OK struct {
 	Req
@@ -394,6 +430,10 @@ func (*InviteList) Type() Type     { return TypeInviteList }
 func (*Invites) Type() Type        { return TypeInvites }
 func (*InviteClose) Type() Type    { return TypeInviteClose }
 func (*Remove) Type() Type         { return TypeRemove }
+func (*SetRole) Type() Type        { return TypeSetRole }
+func (*Pause) Type() Type          { return TypePause }
+func (*Kick) Type() Type           { return TypeKick }
+func (*Block) Type() Type          { return TypeBlock }
 func (*Spread) Type() Type         { return TypeSpread }
 func (*OK) Type() Type             { return TypeOK }
 func (*Error) Type() Type          { return TypeError }
@@ -423,6 +463,10 @@ var blank = map[Type]func() Frame{
 	TypeInvites:        func() Frame { return new(Invites) },
 	TypeInviteClose:    func() Frame { return new(InviteClose) },
 	TypeRemove:         func() Frame { return new(Remove) },
+	TypeSetRole:        func() Frame { return new(SetRole) },
+	TypePause:          func() Frame { return new(Pause) },
+	TypeKick:           func() Frame { return new(Kick) },
+	TypeBlock:          func() Frame { return new(Block) },
 	TypeSpread:         func() Frame { return new(Spread) },
 	TypeOK:             func() Frame { return new(OK) },
 	TypeError:          func() Frame { return new(Error) },

@@ -21,11 +21,13 @@ type FoundReply struct {
 }
 
 // InviteReply answers GET /v2/invites/{id}. Issuer is the certificate of the
-// admin that signed the capability, or the founder's when the owner key did.
+// admin that signed the capability, or the founder's when the owner key did;
+// Roles are the role statements of that admin.
 type InviteReply struct {
 	Genesis    Signed        `json:"genesis"`
 	Capability Signed        `json:"capability"`
 	Issuer     []Certificate `json:"issuer,omitempty"`
+	Roles      []Signed      `json:"roles,omitempty"`
 }
 
 // JoinRequest is the body of POST /v2/join: the new member's certificate.
