@@ -264,6 +264,8 @@ func TestHostileHooks(t *testing.T) {
 	box, err := mailbox.Open(ctx, filepath.Join(dir, "mailbox.db"))
 	s.hold(err)
 	defer func() { s.hold(box.Close()) }()
+	_, err = box.ChangeTrust(ctx, wire.ID{1}, wire.Key{7}, 1, func(t *mailbox.Trust) error { t.Level, t.Grants = mailbox.Trusted, nil; return nil })
+	s.hold(err)
 	for i, h := range injection.Some(16) {
 		s.hold(box.PutAgent(ctx, mailbox.Agent{Process: process.Self(), Mode: mailbox.Push, Server: process.Self(), Seats: []mailbox.AgentSeat{
 			{Mesh: wire.ID{1}, Name: "acme", Key: wire.Key{1}, Member: wire.Key{2}, Self: "alice/web"},
