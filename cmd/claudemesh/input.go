@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -40,7 +41,7 @@ func parseSpan(s string) (time.Duration, error) {
 		}
 	}
 	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 || strings.ContainsAny(rest, "+-") {
+	if err != nil || d < 0 || d > math.MaxInt64-total || strings.ContainsAny(rest, "+-") {
 		return 0, bad
 	}
 	return total + d, nil
