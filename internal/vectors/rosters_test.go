@@ -2,9 +2,12 @@ package vectors_test
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"testing"
 
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/vectors"
@@ -310,5 +313,35 @@ func (s story) check(out rosterOut) {
 	}
 	if !maps.Equal(out.Gone, s.gone) {
 		panic(fmt.Sprintf("%s: gone %v, want %v", s.name, out.Gone, s.gone))
+	}
+}
+
+// TestAnyOrder: a story that says so comes to the same in reverse, and heard twice.
+func TestAnyOrder(t *testing.T) {
+	t.Parallel()
+	stories := 0
+	for _, c := range all(t) {
+		var in rosterIn
+		if c.Kind != "roster" {
+			continue
+		} else if err := json.Unmarshal(c.In, &in); err != nil {
+			t.Fatal(err)
+		}
+		if !in.AnyOrder {
+			continue
+		}
+		stories++
+		back := slices.Clone(in.Events)
+		slices.Reverse(back)
+		for how, events := range map[string][]event{"in reverse": back, "heard twice": slices.Concat(in.Events, in.Events), "there and back": slices.Concat(in.Events, back)} {
+			again := c
+			again.In = marshal(rosterIn{events, true, in.Now})
+			if err := judge(again, verifiers["roster"]); err != nil {
+				t.Errorf("%s, %s: %v", c.Name, how, err)
+			}
+		}
+	}
+	if stories < 20 {
+		t.Errorf("only %d stories", stories)
 	}
 }

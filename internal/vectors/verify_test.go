@@ -2,7 +2,7 @@ package vectors_test
 
 import (
 	"bytes"
-	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -301,6 +301,9 @@ type (
 
 func verifyLink(in linkIn) (any, error) {
 	l, err := trust.ParseLink(in.Link)
+	if s := secret("open"); err != nil && strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(s[:9])) {
+		return nil, errors.New("the error tells the secret")
+	}
 	for c, text := range linkClasses {
 		if err != nil && strings.Contains(err.Error(), text) {
 			return nil, c
@@ -350,8 +353,6 @@ func verifyMessage(in frameIn) (any, error) {
 	}
 	return messageOut{len(raws)}, nil
 }
-
-var sha = func(b []byte) vectors.Hex { h := sha256.Sum256(b); return h[:] }
 
 // the set as it stands in the files, read once.
 var stored = sync.OnceValues(vectors.All)
