@@ -287,7 +287,11 @@ func (c *cluster) resign(ctx context.Context) {
 }
 
 // lookSoon has the store asked for news now: hints may have been lost.
-func (c *cluster) lookSoon() { poke(c.look) }
+func (c *cluster) lookSoon() {
+	if c != nil {
+		poke(c.look)
+	}
+}
 
 // poke wakes whoever waits for a channel of one.
 func poke(ch chan struct{}) {

@@ -216,6 +216,17 @@ func (c *conn) finish(code wire.CloseCode) {
 	c.out.Finish()
 }
 
+// dismiss closes the connection with a code. It handles nothing more of it; when it
+// is the one that asked for that, it has its answer first.
+func (c *conn) dismiss(code wire.CloseCode, asking *conn) {
+	if c == asking {
+		c.finish(code)
+		return
+	}
+	c.ending.CompareAndSwap(0, int32(code))
+	c.closeSoon(code)
+}
+
 // closeSoon is close for callers that may not wait for the peer.
 func (c *conn) closeSoon(code wire.CloseCode) { c.b.wg.Go(func() { c.close(code) }) }
 

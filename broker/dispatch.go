@@ -35,6 +35,10 @@ var handlers = map[wire.Type]handler{
 	wire.TypeInviteList:    on((*conn).inviteList),
 	wire.TypeInviteClose:   on((*conn).inviteClose),
 	wire.TypeRemove:        on((*conn).remove),
+	wire.TypeSetRole:       on((*conn).setRole),
+	wire.TypePause:         on((*conn).pause),
+	wire.TypeKick:          on((*conn).kick),
+	wire.TypeBlock:         on((*conn).block),
 }
 
 // dispatchAll handles the frames of one message in order.

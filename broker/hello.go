@@ -199,7 +199,7 @@ func (m *mesh) leave(c *conn) {
 	moved := m.detach(c)
 	if c.role != wire.RoleObserver && routed {
 		c.self.lastSeen, c.self.dirty = now, true
-		if c.role == wire.RoleSession && !c.clean.Load() && !m.b.stopping.Load() {
+		if c.role == wire.RoleSession && !c.clean.Load() && c.ending.Load() == 0 && !m.b.stopping.Load() {
 			c.self.grace = now.Add(m.b.cfg.Limits.Grace)
 		} else if c.role == wire.RoleSession || m.person(c.member) == nil {
 			m.tell(c.self, wire.PresenceLeft, c)

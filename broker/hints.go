@@ -28,6 +28,7 @@ const (
 	hintOutcome hintKind = "o" // deliveries were settled whose senders the node has
 	hintYield   hintKind = "y" // a person waits elsewhere for a member's own mailbox
 	hintMoved   hintKind = "t" // sessions have connected elsewhere, for good
+	hintKick    hintKind = "k" // members, by their own mailboxes, were kicked
 	hintNodes   hintKind = "g" // a node has come or gone
 )
 

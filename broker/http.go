@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,10 +167,13 @@ func (b *Broker) admit(ctx context.Context, body []byte) (*wire.JoinReply, error
 	if err != nil {
 		return nil, err
 	}
+	if err := m.fresh(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	member, err := m.roster.Verify(req.Certificate)
-	if err == nil && capability.Issuer != m.roster.Genesis.Owner && m.roster.Standing(capability.Issuer) != nil {
-		err = wire.Faultf(wire.CodeInviteClosed, "its issuer is no member any more")
+	if err == nil && !m.roster.Governs(capability.Issuer) {
+		err = wire.Faultf(wire.CodeInviteClosed, "its issuer is no admin any more")
 	}
 	m.mu.Unlock()
 	if err != nil {
@@ -225,16 +229,41 @@ func (b *Broker) lookUpInvite(r *http.Request) (*wire.InviteReply, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := m.fresh(r.Context()); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	reply := &wire.InviteReply{Genesis: m.roster.Statement, Capability: in.Capability}
-	for _, member := range m.roster.Members() {
-		issued := member.Key == capability.Issuer || (capability.Issuer == m.roster.Genesis.Owner && member.Role == trust.RoleOwner)
-		if issued && len(reply.Issuer) == 0 {
-			reply.Issuer = []wire.Certificate{member.Certificate}
-		}
+	if !m.roster.Governs(capability.Issuer) {
+		return nil, wire.Faultf(wire.CodeInviteClosed, "its issuer is no admin any more")
 	}
+	reply := &wire.InviteReply{Genesis: m.roster.Statement, Capability: in.Capability}
+	reply.Issuer, reply.Roles = m.vouch(capability.Issuer)
 	return reply, nil
+}
+
+// vouch returns what proves that an invite's issuer may issue it: its
+// certificate, before it those of the admins from whom it comes, and what made them
+// admins. For the owner's key it is the founder's, which names it. mesh.mu is held.
+func (m *mesh) vouch(issuer wire.Key) (chain []wire.Certificate, roles []wire.Signed) {
+	if issuer == m.roster.Genesis.Owner {
+		for _, member := range m.roster.Members() {
+			if member.Role == trust.RoleOwner {
+				return []wire.Certificate{member.Certificate}, nil
+			}
+		}
+		return nil, nil
+	}
+	for k := issuer; k != m.roster.Genesis.Owner; {
+		member, known := m.roster.Known(k)
+		if !known {
+			break
+		}
+		chain, roles = append(chain, member.Certificate), append(roles, m.roles[k]...)
+		k = member.Issuer
+	}
+	slices.Reverse(chain)
+	return chain, roles
 }
 
 // health is liveness: the process answers.

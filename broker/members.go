@@ -19,15 +19,20 @@ func (c *conn) listMembers(ctx context.Context, f *wire.Members) error {
 	for i, m := range ch.Members {
 		certs[i] = m.Certificate
 	}
-	for first := true; first || len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys) > 0; first = false {
+	left := func() bool {
+		return len(ch.Roles)+len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys)+len(ch.Pauses) > 0
+	}
+	for first := true; first || left(); first = false {
 		c.out.Wait() // a long list is no reason to be too slow
 		page := &wire.MembersList{Req: f.Req, Genesis: c.mesh.roster.Statement, Version: ch.Version, Generation: ch.Gen}
 		room := wire.PageBytes
+		page.Roles = cut(&ch.Roles, &room, signedSize)
 		page.Certificates = cut(&certs, &room, certificateSize)
 		page.Removals = cut(&ch.Removals, &room, signedSize)
 		page.Closes = cut(&ch.Closes, &room, signedSize)
 		page.Keys = cut(&ch.Keys, &room, func(k wire.KeyBox) int { return 2 * (len(k.Box) + len(k.Previous)) })
-		page.More = len(certs)+len(ch.Removals)+len(ch.Closes)+len(ch.Keys) > 0
+		page.Pauses = cut(&ch.Pauses, &room, signedSize)
+		page.More = left()
 		c.send(page)
 	}
 	return nil
@@ -157,15 +162,14 @@ func (c *conn) mayClose(ctx context.Context, s wire.Signed) (InviteClose, error)
 // remove takes a member out of the mesh.
 func (c *conn) remove(ctx context.Context, f *wire.Remove) error {
 	m := c.mesh
-	m.mu.Lock()
-	rm, err := m.roster.VerifyRemoval(f.Removal)
-	if err == nil {
-		err = m.checkBoxes(rm, f)
+	if err := m.fresh(ctx); err != nil {
+		return err
 	}
-	m.mu.Unlock()
+	rm, err := m.beginRemoval(f)
 	if err != nil {
 		return err
 	}
+	defer m.endRemoval(rm.Member)
 	row := Removal{Mesh: m.id, Member: rm.Member, Statement: f.Removal, Version: rm.MembersVersion, Now: c.b.cfg.Now()}
 	for _, s := range f.Closes {
 		cl, err := c.mayClose(ctx, s)
@@ -185,6 +189,37 @@ func (c *conn) remove(ctx context.Context, f *wire.Remove) error {
 	c.send(&wire.OK{Req: f.Req, Version: done.Version, Voided: done.Voided})
 	m.dropOutcasts(c)
 	return nil
+}
+
+// beginRemoval checks a removal. Until endRemoval nothing is taken from the
+// member: it would be stored after the removal.
+func (m *mesh) beginRemoval(f *wire.Remove) (trust.Removal, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rm, err := m.roster.VerifyRemoval(f.Removal)
+	if err != nil {
+		return rm, err
+	}
+	_, known := m.roster.Known(rm.Member)
+	switch {
+	case rm.MembersVersion > m.version: // who may remove now is not known here yet
+		return rm, ErrStaleMembers
+	case known && rm.Signer != rm.Member && !m.roster.MayRemove(rm.Signer, rm.Member):
+		return rm, wire.Faultf(wire.CodeForbidden, "the removal's signer may not remove this member now")
+	}
+	if err := m.checkBoxes(rm, f); err != nil {
+		return rm, err
+	}
+	m.leaving[rm.Member]++
+	return rm, nil
+}
+
+func (m *mesh) endRemoval(member wire.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leaving[member]--; m.leaving[member] == 0 {
+		delete(m.leaving, member)
+	}
 }
 
 // checkBoxes: a removal with a next key boxes it to every member that stays.
@@ -261,22 +296,19 @@ func (m *mesh) dropOutcasts(asking *conn) {
 	}
 	m.mu.Unlock()
 	for _, c := range out {
-		if c == asking {
-			c.finish(wire.CloseRemoved)
-		} else {
-			c.closeSoon(wire.CloseRemoved)
-		}
+		c.dismiss(wire.CloseRemoved, asking)
 	}
 }
 
 // changed notes a new members version and tells every connection, and the other
-// nodes. One that does not follow on what is known here comes after theirs.
+// nodes. One that does not follow on what is known here comes after other
+// changes, theirs or ones that are on their way into memory.
 func (m *mesh) changed(version int64) {
 	if m.b.cluster != nil {
 		m.b.cluster.hints.all(hintMembers, m.id)
 	}
 	m.mu.Lock()
-	gap := m.b.cluster != nil && version > m.version+1
+	gap := version > m.version+1
 	if version > m.version && !gap {
 		m.version = version
 	}

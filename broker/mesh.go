@@ -33,7 +33,10 @@ type mesh struct {
 	byID       map[PeerID]*peer
 	conns      map[*conn]struct{}
 	paces      map[wire.Key]*pace
-	unsettled  []*lease // answered, and not yet on disk: it has no room
+	roles      map[wire.Key][]wire.Signed // every role statement of a member
+	blocks     map[Block]struct{}
+	leaving    map[wire.Key]int // members whose removals are on their way to the disk
+	unsettled  []*lease         // answered, and not yet on disk: it has no room
 }
 
 // peer is one key that messages are addressed to.
@@ -112,6 +115,10 @@ func (m *mesh) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	blocks, err := m.loadBlocks(ctx)
+	if err != nil {
+		return err
+	}
 	peers, err := m.loadPeers(ctx)
 	if err != nil {
 		return err
@@ -124,6 +131,7 @@ func (m *mesh) load(ctx context.Context) error {
 	defer m.mu.Unlock()
 	m.roster, m.version, m.generation = roster, changes.Version, changes.Gen
 	m.queued, m.bytes = row.Queued, row.QueuedBytes
+	m.roles, m.blocks, m.leaving = map[wire.Key][]wire.Signed{}, blocks, map[wire.Key]int{}
 	m.apply(changes)
 	m.peers, m.byID = map[wire.Key]*peer{}, map[PeerID]*peer{}
 	m.conns, m.paces = map[*conn]struct{}{}, map[wire.Key]*pace{}
@@ -149,12 +157,30 @@ func (m *mesh) loadPeers(ctx context.Context) (out []Located, err error) {
 	return out, err
 }
 
+// loadBlocks returns the blocks; those of a later version than the changes
+// that were read before do no harm.
+func (m *mesh) loadBlocks(ctx context.Context) (map[Block]struct{}, error) {
+	list, err := m.b.store.Blocks(ctx, m.id)
+	out := make(map[Block]struct{}, len(list))
+	for _, b := range list {
+		out[b] = struct{}{}
+	}
+	return out, err
+}
+
 // apply feeds stored statements to the roster. They were verified when they
 // were stored; one that does not verify now is logged and has no effect.
 func (m *mesh) apply(c MemberChanges) {
 	bad := func(what string, err error) {
 		if err != nil {
 			m.b.log.Error("stored statement does not verify", "kind", what, "mesh", m.id.String()[:8], "error", err)
+		}
+	}
+	for _, s := range c.Roles {
+		v, err := m.roster.AddRole(s)
+		bad("role", err)
+		if err == nil && !m.hasRole(v.Member, s) {
+			m.roles[v.Member] = append(m.roles[v.Member], s)
 		}
 	}
 	for _, mem := range c.Members {
@@ -168,6 +194,10 @@ func (m *mesh) apply(c MemberChanges) {
 	for _, s := range c.Closes {
 		_, err := m.roster.AddClose(s)
 		bad("close", err)
+	}
+	for _, s := range c.Pauses {
+		_, err := m.roster.AddPause(s)
+		bad("pause", err)
 	}
 }
 

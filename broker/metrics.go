@@ -66,7 +66,7 @@ func newMetrics(b *Broker) *metrics {
 		m.bouncedTotal.WithLabelValues(string(c))
 		m.refusedTotal.WithLabelValues(string(c))
 	}
-	for _, c := range []wire.CloseCode{wire.CloseBadHello, wire.CloseUnknown, wire.CloseRemoved, wire.CloseSlow, wire.CloseReplaced,
+	for _, c := range []wire.CloseCode{wire.CloseBadHello, wire.CloseUnknown, wire.CloseRemoved, wire.CloseSlow, wire.CloseReplaced, wire.CloseKicked,
 		wire.CloseVersion, wire.CloseGoingAway, wire.CloseFrameTooBig} {
 		m.closedTotal.WithLabelValues(strconv.Itoa(int(c)))
 	}

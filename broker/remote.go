@@ -77,6 +77,8 @@ func (m *mesh) follow(ctx context.Context, kind hintKind, numbers []int64) error
 			m.notify(o)
 		}
 		return err
+	case hintKick:
+		return m.followKick(ctx, ids)
 	case hintYield:
 		m.yield(ids)
 	case hintMoved:
@@ -99,9 +101,14 @@ func (m *mesh) refresh(ctx context.Context) error {
 	if err != nil || ch.Version <= since {
 		return err
 	}
+	blocks, err := m.loadBlocks(ctx)
+	if err != nil {
+		return err
+	}
 	m.mu.Lock()
 	m.apply(ch)
-	m.version, m.generation = ch.Version, max(m.generation, ch.Gen)
+	m.blocks = blocks
+	m.version, m.generation = max(m.version, ch.Version), max(m.generation, ch.Gen)
 	m.mu.Unlock()
 	m.broadcast(&wire.MembersChanged{Version: ch.Version})
 	m.dropOutcasts(nil)

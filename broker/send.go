@@ -33,6 +33,9 @@ func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 	var peers []addressee
 	var skipped []wire.Skipped
 	if err = c.checkLifetime(f, now); err == nil {
+		err = c.unpaused(f, sender, now)
+	}
+	if err == nil {
 		peers, skipped, err = c.recipients(ctx, f, sender)
 	}
 	if err == nil {
@@ -41,19 +44,28 @@ func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 	if err != nil {
 		return c.unlessRepeat(ctx, f, msg, sender, err)
 	}
-	c.accept(f.ReqID, msg, sender, skipped)
+	if err := c.accept(f.ReqID, msg, sender, skipped); err != nil {
+		c.mesh.unaccount(msg)
+		return c.unlessRepeat(ctx, f, msg, sender, err)
+	}
 	return nil
 }
 
 // accept hands a message to the store, pushes it to those who take pushes live,
 // and answers when it is on disk. A push may precede the commit: after a crash
 // between them the sender, without an answer, sends the same id again, and the
-// recipient knows it.
-func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Skipped) {
+// recipient knows it. It refuses what comes of a member that stands no more.
+func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Skipped) error {
 	m, began := c.mesh, time.Now()
 	var first int64 // the lock orders it before its use in done
 	m.mu.Lock()
 	defer m.mu.Unlock() // numbers are given in the order of pushes
+	if m.leaving[sender.member] > 0 {
+		return sender.putOff(lane{}, msg.ID, wire.CodeStaleMembers, m.b.cfg.Now())
+	}
+	if err := m.roster.Standing(sender.member); err != nil {
+		return err
+	}
 	first = c.b.store.Accept(msg, func(a Accepted, err error) {
 		stored := err == nil && !a.Duplicate
 		if !stored {
@@ -85,6 +97,7 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 		sender.recent = new(recentIDs)
 	}
 	m.arrived(msg, first, sender.recent.add(msg.ID))
+	return nil
 }
 
 // checkSend checks what a frame says by itself.
@@ -197,6 +210,9 @@ func (c *conn) recipient(ctx context.Context, k wire.Key, sender *peer) (*peer, 
 	p, err := c.mesh.peerFor(ctx, k)
 	if err != nil {
 		return nil, err
+	}
+	if c.mesh.blocked(p.member, sender.member) {
+		return nil, wire.Faultf(wire.CodeBlocked, "")
 	}
 	return p, c.mesh.loadUsage(ctx, p)
 }
@@ -375,6 +391,7 @@ var storeFaults = []struct {
 	{ErrInviteUsedUp, wire.CodeInviteUsedUp},
 	{ErrInviteClosed, wire.CodeInviteClosed},
 	{ErrIDReused, wire.CodeIDReused},
+	{ErrTooMany, wire.CodeTooLarge},
 	{ErrStorageFull, wire.CodeStorageFull},
 	{ErrClosed, wire.CodeShuttingDown},
 }

@@ -32,6 +32,7 @@ type Store interface {
 	BrokerStore
 	MeshStore
 	MemberStore
+	GovernStore
 	InviteStore
 	PeerStore
 	QueueStore
@@ -75,7 +76,7 @@ type Mesh struct {
 	Name           string
 	Genesis        wire.Signed
 	Created        time.Time
-	MembersVersion int64  // grows by one with each join, removal, close and key
+	MembersVersion int64  // grows by one with each join, removal, close, role, pause and block
 	Generation     uint64 // of the current mesh key; 1 at founding
 	Queued         int64  // deliveries in state queued
 	QueuedBytes    int64  // sum of their Size
@@ -106,8 +107,10 @@ type Member struct {
 // MemberChanges is what changed in a mesh's membership after a version.
 type MemberChanges struct {
 	Members  []Member // admitted after it, removed ones included, oldest first
+	Roles    []wire.Signed
 	Removals []wire.Signed
 	Closes   []wire.Signed
+	Pauses   []wire.Signed // and resumes
 	Keys     []wire.KeyBox // for the asking member, by generation
 	Version  int64
 	Gen      uint64

@@ -54,6 +54,9 @@ func (c *Client) run() {
 			return
 		}
 		final := isFinal(err)
+		if isRemoval(err) {
+			err = &RemovedError{c.m.Mesh, err}
+		}
 		c.setState(State{Err: err, Final: final})
 		if final {
 			c.log.Error("the broker refuses this member for good", "error", err)
@@ -63,6 +66,9 @@ func (c *Client) run() {
 			failures = 1
 		}
 		wait := rand.N(c.backoff(failures))
+		if websocket.CloseStatus(err) == websocket.StatusCode(wire.CloseKicked) {
+			wait = maxBackoff // whoever closed it wanted some quiet
+		}
 		c.log.Debug("disconnected", "error", err, "after", c.now().Sub(began), "retry_in", wait)
 		select {
 		case <-time.After(wait):
@@ -94,10 +100,19 @@ func isFinal(err error) bool {
 	}
 	switch f.Code {
 	case wire.CodeWrongBroker, wire.CodeRosterRollback, wire.CodeGenerationFork, wire.CodeBadCertificate,
-		wire.CodeRemoved, wire.CodeUnknownMember, wire.CodeUnknownMesh, wire.CodeUnsupportedVersion:
+		wire.CodeWrongOwner, wire.CodeRemoved, wire.CodeInviteClosed, wire.CodeUnknownMember, wire.CodeUnknownMesh, wire.CodeUnsupportedVersion:
 		return true
 	}
 	return false
+}
+
+// isRemoval reports whether the broker says that this member is none any more.
+func isRemoval(err error) bool {
+	if websocket.CloseStatus(err) == websocket.StatusCode(wire.CloseRemoved) {
+		return true
+	}
+	var f *wire.Fault
+	return errors.As(err, &f) && (f.Code == wire.CodeRemoved || f.Code == wire.CodeInviteClosed)
 }
 
 // serve makes one connection and serves it to its end. welcomed reports whether the broker took
@@ -160,6 +175,28 @@ func (c *Client) connect() (*conn, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// BrokerKey asks a broker (a ws:// or wss:// URL) for its key and checks that it
+// has it. Nothing says that it is the right one: that is for a person to find out.
+func BrokerKey(ctx context.Context, broker string) (Key, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, broker, &websocket.DialOptions{CompressionMode: websocket.CompressionDisabled})
+	if err != nil {
+		return Key{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	defer ws.CloseNow()
+	ws.SetReadLimit(wire.MaxHelloBytes)
+	f, err := (&conn{ws: ws}).readOne(ctx)
+	if err != nil {
+		return Key{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	ch, ok := f.(*wire.Challenge)
+	if !ok || trust.CheckKey(ch.BrokerPubkey) != nil || !trust.VerifyChallenge(ch.BrokerPubkey, ch.Nonce, ch.Sig) {
+		return Key{}, wire.Faultf(wire.CodeBadSignature, "the broker does not prove its key")
+	}
+	return ch.BrokerPubkey, nil
 }
 
 func (k *conn) readOne(ctx context.Context) (wire.Frame, error) {

@@ -196,7 +196,7 @@ func TestHostileBrokerRollsBack(t *testing.T) {
 	carol := h.w.Join(h.alice, "member", "carol")
 	box := h.w.Mailbox()
 	bob := h.w.Dial(h.bm, "keeps", withBox(box))
-	if _, err := h.alice.Remove(t.Context(), carol.MemberKey()); err != nil {
+	if _, err := h.alice.Remove(t.Context(), carol.MemberKey(), trust.ReasonRemoved); err != nil {
 		t.Fatal(err)
 	}
 	meshtest.Eventually(t, "bob knows of the removal", func() bool { return len(bob.Members()) == 2 })
@@ -241,7 +241,7 @@ func TestHostileBrokerWithholdsRemoval(t *testing.T) {
 		}
 		return []wire.Frame{f}
 	})
-	if _, err := h.alice.Remove(t.Context(), carol.MemberKey()); err != nil {
+	if _, err := h.alice.Remove(t.Context(), carol.MemberKey(), trust.ReasonRemoved); err != nil {
 		t.Fatal(err)
 	}
 	send(t, h.alice, "bob/api", "she is gone")
@@ -264,7 +264,7 @@ func TestHostileBrokerSwapsItsKey(t *testing.T) {
 
 func TestRemovedMemberReadsNothing(t *testing.T) {
 	h := newHostile(t)
-	if _, err := h.alice.Remove(t.Context(), h.bm.MemberKey()); err != nil {
+	if _, err := h.alice.Remove(t.Context(), h.bm.MemberKey(), trust.ReasonRemoved); err != nil {
 		t.Fatal(err)
 	}
 	for _, to := range []string{"bob", "bob/api", h.bob.Key().String(), h.bm.MemberKey().String(), "*"} {

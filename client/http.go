@@ -170,6 +170,11 @@ func LookUp(ctx context.Context, link string, insecure bool) (*Invitation, error
 	if err != nil {
 		return nil, err
 	}
+	for _, s := range reply.Roles {
+		if _, err := roster.AddRole(s); err != nil {
+			return nil, err
+		}
+	}
 	var issuer trust.Member
 	for _, c := range reply.Issuer {
 		if issuer, err = roster.Add(c); err != nil {

@@ -80,21 +80,29 @@ func (c *Client) inviteOnce(ctx context.Context, k *conn, signer trust.SecretKey
 	}, nil
 }
 
-// Invites returns the invites of the mesh, newest first.
-func (c *Client) Invites(ctx context.Context) ([]Invite, error) {
+// Invites returns the invites of the mesh, newest first. Those of an issuer that
+// may not issue any more are left out: nobody comes by them.
+func (c *Client) Invites(ctx context.Context) (out []Invite, err error) {
 	k, err := c.online()
 	if err != nil {
 		return nil, err
 	}
+	err = c.eachInvite(ctx, k, func(capability trust.Capability, in wire.InviteInfo) {
+		out = append(out, c.describeInvite(capability, in))
+	})
+	return out, err
+}
+
+// eachInvite calls do for each invite of the mesh that verifies. c.mu is held meanwhile.
+func (c *Client) eachInvite(ctx context.Context, k *conn, do func(trust.Capability, wire.InviteInfo)) error {
 	reply, err := k.ask(ctx, &wire.InviteList{})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	list, ok := reply.(*wire.Invites)
 	if !ok {
-		return nil, wire.Faultf(wire.CodeBadFrame, "")
+		return wire.Faultf(wire.CodeBadFrame, "")
 	}
-	var out []Invite
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, in := range list.Invites {
@@ -103,19 +111,17 @@ func (c *Client) Invites(ctx context.Context) ([]Invite, error) {
 			c.log.Warn("an invite does not verify", "error", err)
 			continue
 		}
-		out = append(out, c.describeInvite(capability, in))
+		do(capability, in)
 	}
-	return out, nil
+	return nil
 }
 
 // describeInvite puts an invite's state into a word. c.mu is held.
 func (c *Client) describeInvite(capability trust.Capability, in wire.InviteInfo) Invite {
 	v := Invite{
 		ID: capability.Invite, Role: capability.Role, MaxUses: int(min(capability.MaxUses, 1<<31)), Uses: in.Uses,
-		Expires: time.UnixMilli(capability.Expires), Created: time.UnixMilli(in.Created), Issuer: "the owner", State: "open",
-	}
-	if m, ok := c.roster.Known(capability.Issuer); ok {
-		v.Issuer = m.Name
+		Expires: time.UnixMilli(capability.Expires), Created: time.UnixMilli(in.Created), State: "open",
+		Issuer: c.issuerName(capability.Issuer),
 	}
 	switch {
 	case in.Closed:

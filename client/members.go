@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"time"
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/seal"
@@ -15,11 +15,15 @@ import (
 
 // Member is a person or machine that belongs to the mesh.
 type Member struct {
-	Key    Key
-	Name   string
-	Role   string
-	Joined int64 // Unix ms
-	Self   bool
+	Key      Key
+	Name     string
+	Role     string    // as it is now
+	Joined   int64     // Unix ms
+	Invite   ID        // that it came by; zero for the founder
+	Issuer   string    // who issued that: a member's name or "the owner"; "" for the founder
+	LastSeen time.Time // the latest of its sessions and its person; zero when never
+	Online   bool
+	Self     bool
 }
 
 // Members returns the current members as far as this client knows.
@@ -27,10 +31,43 @@ func (c *Client) Members() []Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out []Member
+	seen := map[Key]*Peer{}
+	for _, p := range c.peers {
+		if old := seen[p.Member]; old == nil || p.Online && !old.Online || p.Online == old.Online && p.LastSeen.After(old.LastSeen) {
+			seen[p.Member] = p
+		}
+	}
 	for _, m := range c.roster.Members() {
-		out = append(out, Member{Key: m.Key, Name: m.Name, Role: m.Role, Joined: m.Joined, Self: m.Key == c.member.Public()})
+		v := Member{
+			Key: m.Key, Name: m.Name, Role: m.Role, Joined: m.Joined, Self: m.Key == c.member.Public(), Invite: m.Invite,
+		}
+		if !m.Invite.IsZero() {
+			v.Issuer = c.issuerName(m.Issuer)
+		}
+		if p := seen[m.Key]; p != nil {
+			v.LastSeen, v.Online = p.LastSeen, p.Online
+		}
+		out = append(out, v)
 	}
 	return out
+}
+
+// issuerName says who issued an invite. c.mu is held.
+func (c *Client) issuerName(issuer Key) string {
+	if m, ok := c.roster.Known(issuer); ok {
+		return m.Name
+	}
+	return "the owner"
+}
+
+// MemberRole is this member's role, as far as it is known here: owner, admin or member.
+func (c *Client) MemberRole() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m, ok := c.roster.Known(c.member.Public()); ok {
+		return m.Role
+	}
+	return c.m.Role
 }
 
 func applyStatement(r *trust.Roster, s mailbox.Statement) (err error) {
@@ -39,6 +76,10 @@ func applyStatement(r *trust.Roster, s mailbox.Statement) (err error) {
 		_, err = r.AddRemoval(*s.Removal)
 	case s.Close != nil:
 		_, err = r.AddClose(*s.Close)
+	case s.Role != nil:
+		_, err = r.AddRole(*s.Role)
+	case s.Pause != nil:
+		_, err = r.AddPause(*s.Pause)
 	default:
 		_, err = r.Add(s.Certificate)
 	}
@@ -74,8 +115,8 @@ func (k *conn) members(ctx context.Context, since int64) (pages []*wire.MembersL
 
 // checkRollback is for a broker that shows an older membership than it showed
 // before: one that was restored from a backup, or one that lies. It is taken
-// as it is when it still has every removal that is known here; a lost removal is
-// wire.CodeRosterRollback.
+// as it is when it still has everything that took rights away, as far as it is known
+// here: a lost removal, close or role is wire.CodeRosterRollback.
 func (c *Client) checkRollback(ctx context.Context, k *conn) error {
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
@@ -85,8 +126,10 @@ func (c *Client) checkRollback(ctx context.Context, k *conn) error {
 	}
 	shown := map[wire.Sig]bool{}
 	for _, p := range pages {
-		for _, r := range p.Removals {
-			shown[r.Sig] = true
+		for _, list := range [][]wire.Signed{p.Removals, p.Closes, p.Roles} {
+			for _, s := range list {
+				shown[s.Sig] = true
+			}
 		}
 	}
 	_, known, err := c.box.Statements(ctx, c.m.MeshID)
@@ -94,8 +137,10 @@ func (c *Client) checkRollback(ctx context.Context, k *conn) error {
 		return err
 	}
 	for _, s := range known {
-		if s.Removal != nil && !shown[s.Removal.Sig] {
-			return wire.Faultf(wire.CodeRosterRollback, "a removal is missing")
+		for what, one := range map[string]*wire.Signed{"a removal": s.Removal, "the end of an invite": s.Close, "a change of a role": s.Role} {
+			if one != nil && !shown[one.Sig] {
+				return wire.Faultf(wire.CodeRosterRollback, what+" is missing")
+			}
 		}
 	}
 	return c.applyMembers(ctx, 0, pages)
@@ -112,24 +157,74 @@ func (c *Client) applyMembers(ctx context.Context, known int64, pages []*wire.Me
 	if version < known {
 		return wire.Faultf(wire.CodeRosterRollback, "")
 	}
-	var list []mailbox.Statement
-	var keys []wire.KeyBox
+	for _, p := range pages {
+		if err := c.checkGenesis(p.Genesis); err != nil {
+			return err
+		}
+	}
+	list, keys := statementsOf(pages)
+	good, gone, fatal := c.applyStatements(list)
+	c.mu.Lock()
+	c.version, c.generation = version, pages[0].Generation
+	c.mu.Unlock()
+	fresh, err := c.box.SaveStatements(ctx, c.m.MeshID, version, good)
+	if err != nil {
+		return err
+	}
+	c.chronicle(ctx, good, fresh)
+	if err := c.keepPause(ctx); err != nil {
+		return err
+	}
+	for _, k := range gone {
+		if err := c.box.Drop(ctx, c.m.MeshID, k, wire.CodeRemoved, c.now().UnixMilli()); err != nil {
+			return err
+		}
+	}
+	if fatal != nil {
+		return fatal
+	}
+	c.poke() // a pause may be over
+	return c.takeKeys(ctx, keys)
+}
+
+// checkGenesis: a broker that shows another founding than the one that was
+// joined offers another owner.
+func (c *Client) checkGenesis(shown wire.Signed) error {
+	if shown.Sig == c.m.Genesis.Sig && bytes.Equal(shown.Body, c.m.Genesis.Body) {
+		return nil
+	}
+	return wire.Faultf(wire.CodeWrongOwner, "")
+}
+
+// statementsOf puts what the broker shows into the order in which a roster takes
+// it: roles before the members that they let in, pauses after who signed them.
+func statementsOf(pages []*wire.MembersList) (list []mailbox.Statement, keys []wire.KeyBox) {
+	each := func(of func(*wire.MembersList) []wire.Signed, as func(*wire.Signed) mailbox.Statement) {
+		for _, p := range pages {
+			signed := of(p)
+			for i := range signed {
+				list = append(list, as(&signed[i]))
+			}
+		}
+	}
+	each(func(p *wire.MembersList) []wire.Signed { return p.Roles }, func(s *wire.Signed) mailbox.Statement { return mailbox.Statement{Role: s} })
 	for _, p := range pages {
 		for _, cert := range p.Certificates {
 			list = append(list, mailbox.Statement{Certificate: cert})
 		}
-		for i := range p.Removals {
-			list = append(list, mailbox.Statement{Removal: &p.Removals[i]})
-		}
-		for i := range p.Closes {
-			list = append(list, mailbox.Statement{Close: &p.Closes[i]})
-		}
 		keys = append(keys, p.Keys...)
 	}
-	var good []mailbox.Statement
-	var gone []Key
-	var fatal error
+	each(func(p *wire.MembersList) []wire.Signed { return p.Removals }, func(s *wire.Signed) mailbox.Statement { return mailbox.Statement{Removal: s} })
+	each(func(p *wire.MembersList) []wire.Signed { return p.Closes }, func(s *wire.Signed) mailbox.Statement { return mailbox.Statement{Close: s} })
+	each(func(p *wire.MembersList) []wire.Signed { return p.Pauses }, func(s *wire.Signed) mailbox.Statement { return mailbox.Statement{Pause: s} })
+	return list, keys
+}
+
+// applyStatements brings what verifies into the roster, and returns it, the
+// members that it removes, and a fork, which is fatal after it was noted.
+func (c *Client) applyStatements(list []mailbox.Statement) (good []mailbox.Statement, gone []Key, fatal error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, s := range list {
 		err := applyStatement(c.roster, s)
 		if err != nil {
@@ -147,20 +242,7 @@ func (c *Client) applyMembers(ctx context.Context, known int64, pages []*wire.Me
 		}
 	}
 	c.dropStanding()
-	c.version, c.generation = version, pages[0].Generation
-	c.mu.Unlock()
-	if err := c.box.SaveStatements(ctx, c.m.MeshID, version, good); err != nil {
-		return err
-	}
-	for _, k := range gone {
-		if err := c.box.Drop(ctx, c.m.MeshID, k, wire.CodeRemoved, c.now().UnixMilli()); err != nil {
-			return err
-		}
-	}
-	if fatal != nil {
-		return fatal
-	}
-	return c.takeKeys(ctx, keys)
+	return good, gone, fatal
 }
 
 // dropStanding forgets the peers of members that stand no more. c.mu is held.
@@ -219,151 +301,6 @@ func (c *Client) showCardIfStale(ctx context.Context, k *conn) error {
 		return err
 	}
 	return c.showCard(ctx, k)
-}
-
-// ErrForbidden says that this member's role does not allow it.
-var ErrForbidden = errors.New("only the owner or an admin may do that")
-
-// signer is the key that this client signs invites and removals with: the
-// owner's where it is, else an admin's own.
-func (c *Client) signer() (trust.SecretKey, error) {
-	switch {
-	case !c.m.OwnerSeed.IsZero():
-		return trust.SecretKeyFromSeed(c.m.OwnerSeed), nil
-	case c.m.Role == trust.RoleAdmin:
-		return c.member, nil
-	}
-	return trust.SecretKey{}, ErrForbidden
-}
-
-// Leave takes this member out of the mesh: it signs its own removal. The next
-// admin to connect issues a new mesh key. The caller then forgets the membership.
-func (c *Client) Leave(ctx context.Context) error {
-	k, err := c.online()
-	if err != nil {
-		return err
-	}
-	for try := 0; ; try++ {
-		c.mu.Lock()
-		rm := trust.Removal{
-			Mesh: c.m.MeshID, Member: c.member.Public(), Revoked: c.clock(), Reason: trust.ReasonLeft, MembersVersion: c.version,
-			Kept: c.roster.AdmittedUnder(c.member.Public()), // nobody, unless an admin leaves
-		}
-		c.mu.Unlock()
-		_, err := k.ask(ctx, &wire.Remove{Removal: trust.SignRemoval(c.member, rm)})
-		if !errors.Is(err, wire.Faultf(wire.CodeStaleMembers, "")) || try == 5 {
-			return err
-		}
-		if err := c.refreshMembers(ctx, k); err != nil {
-			return err
-		}
-	}
-}
-
-// Remove takes a member out of the mesh, closes the invites by which it could come
-// back, and issues the next mesh key to those who stay. It returns the ids of
-// the open invites that this voided: they hold the old key and must be issued again.
-func (c *Client) Remove(ctx context.Context, member Key) (voided []ID, err error) {
-	k, err := c.online()
-	if err != nil {
-		return nil, err
-	}
-	for try := 0; ; try++ {
-		voided, err = c.removeOnce(ctx, k, member, trust.ReasonRemoved)
-		stale := errors.Is(err, wire.Faultf(wire.CodeStaleMembers, "")) && try < 5
-		unknown := errors.Is(err, ErrForbidden) && try == 0 // it may have joined a moment ago
-		if !stale && !unknown {
-			return voided, err
-		}
-		if err := c.refreshMembers(ctx, k); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// refreshMembers reads the membership again, whatever version is known.
-func (c *Client) refreshMembers(ctx context.Context, k *conn) error {
-	return c.syncMembers(ctx, k, 1<<62)
-}
-
-func (c *Client) removeOnce(ctx context.Context, k *conn, member Key, reason string) ([]ID, error) {
-	signer, err := c.signer()
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	req, key, err := c.buildRemoval(signer, member, reason)
-	c.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	reply, err := k.ask(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.keepKey(ctx, key); err != nil {
-		return nil, err
-	}
-	if err := c.refreshMembers(ctx, k); err != nil {
-		return nil, err
-	}
-	ok, _ := reply.(*wire.OK)
-	if ok == nil {
-		return nil, nil
-	}
-	return ok.Voided, nil
-}
-
-// buildRemoval makes a removal with the next mesh key boxed to all who stay. c.mu is held.
-func (c *Client) buildRemoval(signer trust.SecretKey, member Key, reason string) (*wire.Remove, seal.MeshKey, error) {
-	if !c.roster.MayRemove(signer.Public(), member) {
-		return nil, seal.MeshKey{}, ErrForbidden
-	}
-	target, _ := c.roster.Known(member)
-	old := c.sealingKey()
-	key := seal.NewMeshKey(max(c.generation, c.roster.LatestGeneration()) + 1)
-	rm := trust.Removal{
-		Mesh: c.m.MeshID, Member: member, Revoked: c.clock(), Reason: reason, MembersVersion: c.version,
-		Kept: c.roster.AdmittedUnder(member), Generation: key.Generation,
-		KeyHash: trust.KeyHash(c.m.MeshID, key.Generation, key.Key),
-	}
-	req := &wire.Remove{
-		Issuer: c.member.Public(), Previous: old.Secret(c.m.MeshID, trust.PreviousKey(key.Key)),
-	}
-	if !target.Invite.IsZero() && (signer.Public() == c.m.Owner || signer.Public() == target.Issuer) {
-		admitted := slices.DeleteFunc(c.roster.AdmittedBy(target.Invite), func(k Key) bool { return k == member })
-		req.Closes = append(req.Closes, trust.SignClose(signer, c.m.MeshID, target.Invite, admitted))
-	}
-	req.Removal = trust.SignRemoval(signer, rm)
-	for _, m := range c.roster.Members() {
-		if m.Key == member {
-			continue
-		}
-		shared, err := seal.NewShared(c.member, m.Key)
-		if err != nil {
-			return nil, key, err
-		}
-		req.Boxes = append(req.Boxes, wire.KeyBoxTo{To: m.Key, Box: key.Box(c.m.MeshID, shared)})
-	}
-	return req, key, nil
-}
-
-// rekey issues the next mesh key after members have left by themselves, when
-// this client may: it signs the removal again, with a key.
-func (c *Client) rekey(ctx context.Context, k *conn) error {
-	if _, err := c.signer(); err != nil || c.role == Observer {
-		return nil // a plain member leaves it to the next admin
-	}
-	c.mu.Lock()
-	left := c.roster.Unkeyed()
-	c.mu.Unlock()
-	for _, member := range left {
-		_, err := c.removeOnce(ctx, k, member, trust.ReasonLeft)
-		if err != nil && !errors.Is(err, ErrForbidden) && !errors.Is(err, wire.Faultf(wire.CodeStaleMembers, "")) {
-			return err
-		}
-	}
-	return nil
 }
 
 // online returns the live connection, or an error that says why there is none.

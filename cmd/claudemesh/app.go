@@ -66,7 +66,8 @@ func (a *app) root() *cli.Command {
 		Action: notACommand,
 		Commands: []*cli.Command{
 			a.upCommand(), a.downCommand(), a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
-			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.sendCommand(), a.inboxCommand(),
+			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.pauseCommand(), a.resumeCommand(),
+			a.blockCommand(), a.unblockCommand(), a.grantCommand(), a.sendCommand(), a.inboxCommand(), a.heldCommand(), a.auditCommand(),
 			a.installCommand(), a.uninstallCommand(), a.launchCommand(), a.doctorCommand(), a.modeCommand(), a.mcpCommand(), a.hookCommand(),
 			a.streamCommand(), a.statuslineCommand(), a.versionCommand(),
 		},

@@ -70,6 +70,7 @@ var rules = []struct {
 	{client.ErrSeveralMeshes, "several_meshes", exitUsage, "send it once for each mesh"},
 	{client.ErrBadName, "bad_name", exitUsage, "choose another name, like alice or build-2"},
 	{client.ErrForbidden, "forbidden", exitRefused, "ask an admin; claudemesh members shows who is one"},
+	{client.ErrNotOwner, "forbidden", exitRefused, "claudemesh members shows who the owner is; it can be done on the founder's machine"},
 	{localbroker.ErrNoProgram, "no_broker", exitFailed, "put it beside claudemesh; in a clone, make build makes both in bin/"},
 	{localbroker.ErrNotReady, "not_ready", exitUnreachable, "claudemesh down, then claudemesh up"},
 	{localbroker.ErrStays, "stays", exitFailed, "kill -9 that process; what the broker acknowledged is on disk"},
@@ -92,6 +93,11 @@ var faults = map[wire.Code]struct {
 	wire.CodeUnknownMesh:     {exitRefused, "the broker lost its database or is another one; ask its operator"},
 	wire.CodeUnknownMember:   {exitRefused, "ask an admin for a new invite, then: claudemesh leave MESH --local"},
 	wire.CodeRemoved:         {exitRefused, "ask an admin for a new invite, then: claudemesh leave MESH --local"},
+	wire.CodeWrongOwner:      {exitRefused, "the broker is not to be trusted; ask the owner on another way before you go on"},
+	wire.CodePaused:          {exitRefused, "wait, or ask an admin to run: claudemesh resume"},
+	wire.CodeBlocked:         {exitRefused, "talk to the person on another way"},
+	wire.CodeNotGranted:      {exitRefused, "ask the person to run: claudemesh grant with your name"},
+	wire.CodeTooManyHops:     {exitRefused, "let a person write the next message"},
 	wire.CodeMeshExists:      {exitRefused, "run the command again"},
 	wire.CodeNameTaken:       {exitRefused, "choose another name with --as"},
 	wire.CodeInviteUnknown:   {exitNotFound, "ask for a new link"},
@@ -114,11 +120,17 @@ func explain(err error) *failure {
 	var f *failure
 	var t *client.TargetError
 	var l *client.LinkError
+	var held *client.HeldError
 	switch {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &t):
 		return explainTarget(t)
+	case errors.As(err, &held):
+		return &failure{
+			code: "held", exit: exitRefused, text: "not sent: " + held.Reason,
+			hint: fmt.Sprintf("look at it with claudemesh held; claudemesh held send %d sends it all the same", held.Number),
+		}
 	case errors.As(err, &l):
 		return &failure{code: "bad_link", exit: exitUsage, text: l.Error(), hint: "ask for the link again and copy it whole"}
 	}
@@ -159,8 +171,11 @@ func unreachableText(err error) string {
 // other errors, and for a passing fault on the way to an unreachable broker.
 func explainFault(err error) *failure {
 	var fault *client.Fault
+	var removed *client.RemovedError
 	code, text := wire.Code(""), ""
-	if errors.As(err, &fault) {
+	if errors.As(err, &removed) {
+		code, text = wire.CodeRemoved, removed.Error()
+	} else if errors.As(err, &fault) {
 		code, text = fault.Code, fault.Error()
 	} else if info := wire.CloseCode(websocket.CloseStatus(err)).Info(); info.Code != "" {
 		code, text = info.Code, info.Code.Info().Text

@@ -170,10 +170,10 @@ func (r *reader) left(ctx context.Context) (n int) {
 	return n
 }
 
-// forMember selects what is unread for the member, but for what is being brought
-// into an agent.
+// forMember selects what is unread for the member, also of those who are blocked,
+// but for what is being brought into an agent.
 func forMember(c *client.Client, now time.Time, limit int) mailbox.Query {
-	return mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{c.Key()}, Now: now.UnixMilli(), Limit: limit}
+	return mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{c.Key()}, Gate: mailbox.Shut, Now: now.UnixMilli(), Limit: limit}
 }
 
 // read takes what is unread for the member and adds what agents of this
@@ -235,7 +235,7 @@ func (r *reader) seats(ctx context.Context) (out []message, err error) {
 			return nil, err
 		}
 		for _, seat := range seats {
-			q := mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{seat.Key}, Limit: inboxPage}
+			q := mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{seat.Key}, Gate: mailbox.Shut, Limit: inboxPage}
 			msgs, _, err := r.box.List(ctx, q)
 			if err != nil {
 				return nil, err
@@ -266,7 +266,7 @@ func (r *reader) history(ctx context.Context, shown []message) ([]message, error
 		for _, seat := range seats {
 			names[seat.Key] = r.known[i].Member + "/" + seat.Label
 		}
-		q := mailbox.Query{Mesh: c.MeshID(), Read: true, Limit: inboxPage}
+		q := mailbox.Query{Mesh: c.MeshID(), Read: true, Gate: mailbox.Shut, Limit: inboxPage}
 		for key := range names {
 			q.Recipients = append(q.Recipients, key)
 		}

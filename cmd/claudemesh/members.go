@@ -9,31 +9,50 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/render"
 )
 
 func (a *app) membersCommand() *cli.Command {
 	return command(spec{
-		name: "members", usage: "list who belongs to the mesh, or remove one",
-		example: "claudemesh members", run: a.runMembers,
-		sub: []*cli.Command{command(spec{
-			name: "remove", usage: "take a member out of the mesh", args: "NAME|KEY", min: 1, max: 1,
-			about: "Gives those who stay a new mesh key. Open invites that hold the old one are void; they are\n" +
-				"listed, to be made again.",
-			example: "claudemesh members remove carol --yes",
-			flags:   []cli.Flag{yesFlag()},
-			run:     a.runRemove,
-		})},
+		name: "members", usage: "list who belongs to the mesh, change roles, remove",
+		about: "BY is who issued the invite that the member came by. The fingerprint is of the member's key:\n" +
+			"claudemesh verify NAME compares keys by a number that both sides see.",
+		example: "claudemesh members\nclaudemesh members promote bob\nclaudemesh members remove carol --reason lost",
+		run:     a.runMembers,
+		sub:     []*cli.Command{a.promoteCommand(), a.demoteCommand(), a.removeCommand(), a.kickCommand()},
 	})
 }
 
 // member is one as members --json prints it.
 type member struct {
-	Mesh     string  `json:"mesh"`
-	Name     string  `json:"name"`
-	Role     string  `json:"role"`
-	Pubkey   string  `json:"pubkey"`
-	Self     bool    `json:"self"`
-	JoinedAt *string `json:"joinedAt"`
+	Mesh        string  `json:"mesh"`
+	Name        string  `json:"name"`
+	Role        string  `json:"role"`
+	Pubkey      string  `json:"pubkey"`
+	Fingerprint string  `json:"fingerprint"`
+	Self        bool    `json:"self"`
+	JoinedAt    *string `json:"joinedAt"`
+	InvitedBy   string  `json:"invitedBy"`
+	Invite      string  `json:"invite"`
+	Online      bool    `json:"online"`
+	LastSeen    *string `json:"lastSeen"`
+}
+
+func memberOf(mesh string, m client.Member) member {
+	out := member{
+		Mesh: mesh, Name: m.Name, Role: m.Role, Pubkey: m.Key.String(), Fingerprint: keyPrint(m.Key), Self: m.Self,
+		JoinedAt: stampMs(m.Joined), InvitedBy: m.Issuer, Online: m.Online, LastSeen: stamp(m.LastSeen),
+	}
+	if !m.Invite.IsZero() {
+		out.Invite = m.Invite.String()
+	}
+	return out
+}
+
+// keyPrint is the first 16 digits of a key, in groups of four, for people to compare.
+func keyPrint(k client.Key) string {
+	s := short(k)
+	return strings.Join([]string{s[:4], s[4:8], s[8:12], s[12:]}, " ")
 }
 
 func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
@@ -43,21 +62,17 @@ func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
 	}
 	defer s.end(ctx)
 	out := []member{}
-	rows := [][]string{{"NAME", "ROLE", "JOINED", "KEY", ""}}
+	rows := [][]string{{"NAME", "ROLE", "JOINED", "BY", "LAST SEEN", "FINGERPRINT", ""}}
 	for i, cl := range s.clients {
 		if s.errs[i] != nil {
 			a.note("%s: this is what was last known: %s", cl.Mesh(), reasonOf(s.errs[i]))
 		}
+		if _, _, err := cl.Peers(ctx, true); err != nil { // they say who was seen when
+			return err
+		}
 		for _, m := range cl.Members() {
-			out = append(out, member{cl.Mesh(), m.Name, m.Role, m.Key.String(), m.Self, stampMs(m.Joined)})
-			name, you := m.Name, ""
-			if len(s.clients) > 1 {
-				name = cl.Mesh() + ":" + name
-			}
-			if m.Self {
-				you = "(you)"
-			}
-			rows = append(rows, []string{name, m.Role, time.UnixMilli(m.Joined).Local().Format("2006-01-02"), short(m.Key), you})
+			out = append(out, memberOf(cl.Mesh(), m))
+			rows = append(rows, memberRow(cl.Mesh(), m, len(s.clients) > 1))
 		}
 	}
 	if a.json {
@@ -68,41 +83,23 @@ func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
 	return nil
 }
 
-func (a *app) runRemove(ctx context.Context, c *cli.Command) error {
-	s, cl, err := a.connectOne(ctx, client.Observer)
-	if err != nil {
-		return err
+func memberRow(mesh string, m client.Member, several bool) []string {
+	name, by, seen, you := m.Name, m.Issuer, "never", ""
+	if several {
+		name = mesh + ":" + name
 	}
-	defer s.end(ctx)
-	m, err := findMember(cl.Members(), c.Args().First())
-	if err != nil {
-		return err
+	if by == "" {
+		by = "founder"
 	}
-	if m.Self {
-		return &failure{code: "self", exit: exitRefused, text: "that is you", hint: "claudemesh leave " + cl.Mesh()}
+	switch {
+	case m.Self:
+		seen, you = "now", "(you)"
+	case m.Online:
+		seen = "now"
+	case !m.LastSeen.IsZero():
+		seen = render.Clock(m.LastSeen, time.Now())
 	}
-	if err := a.sure(ctx, c.Bool("yes"), fmt.Sprintf("Remove %s (%s) from %s?", m.Name, short(m.Key), cl.Mesh())); err != nil {
-		return err
-	}
-	voided, err := cl.Remove(ctx, m.Key)
-	if err != nil {
-		return err
-	}
-	ids := []string{}
-	for _, id := range voided {
-		ids = append(ids, id.String())
-	}
-	if a.json {
-		a.printJSON(map[string]any{
-			"mesh": cl.Mesh(), "removed": map[string]string{"name": m.Name, "pubkey": m.Key.String()}, "voidedInvites": ids,
-		})
-		return nil
-	}
-	a.printf("removed %s from %s; the others have a new mesh key\n", m.Name, cl.Mesh())
-	if len(ids) > 0 {
-		a.printf("void with it, make them again: %s\n", strings.Join(ids, " "))
-	}
-	return nil
+	return []string{name, m.Role, time.UnixMilli(m.Joined).Local().Format("2006-01-02"), by, seen, keyPrint(m.Key), you}
 }
 
 // findMember finds a member by name, or by 8 and more digits of its key.

@@ -128,7 +128,7 @@ func (s *station) flush(ctx context.Context) {
 
 func (s *station) owes(ctx context.Context) bool {
 	for _, c := range s.clients {
-		if !c.State().Online {
+		if !c.State().Online || !c.PausedUntil().IsZero() {
 			continue
 		}
 		if read, err := s.box.Unreceipted(ctx, c.MeshID(), c.Key(), 1); err == nil && len(read) > 0 {

@@ -144,7 +144,7 @@ func (a *app) statusOf(ctx context.Context, p *profile.Profile, s *station, i in
 
 // unread counts the messages to a key that nobody has been shown.
 func unread(ctx context.Context, box mailbox.Mailbox, mesh client.ID, key client.Key) (int, error) {
-	msgs, more, err := box.List(ctx, mailbox.Query{Mesh: mesh, Recipients: []client.Key{key}, Limit: 1})
+	msgs, more, err := box.List(ctx, mailbox.Query{Mesh: mesh, Recipients: []client.Key{key}, Gate: mailbox.Shut, Limit: 1})
 	if errors.Is(err, mailbox.ErrNotFound) {
 		return 0, nil
 	}

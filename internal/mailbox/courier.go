@@ -19,7 +19,8 @@ const (
 	releaseAll   = `UPDATE incoming SET holder = '', held_until = 0 WHERE holder = ? AND held_until > 0 AND read_at = 0`
 	releaseOne   = `UPDATE incoming SET holder = '', held_until = 0 WHERE number = ? AND holder = ? AND read_at = 0`
 	releaseAgent = `UPDATE incoming SET holder = '', held_until = 0 WHERE holder GLOB ? AND held_until > 0 AND read_at = 0`
-	markShown    = `UPDATE incoming SET read_at = ?, reader = ? WHERE number = ? AND holder = ? AND read_at = 0`
+	markShown    = `UPDATE incoming SET read_at = ?, reader = ? WHERE number = ? AND holder = ? AND read_at = 0
+		RETURNING mesh, sender_member, sender_session, id`
 	putAgent     = `INSERT INTO agent (pid, body) VALUES (?, ?) ON CONFLICT (pid) DO UPDATE SET body = excluded.body`
 	selectAgent  = `SELECT body FROM agent WHERE pid = ?`
 	selectAgents = `SELECT body FROM agent ORDER BY pid`
@@ -96,12 +97,13 @@ func (d *disk) MarkShown(ctx context.Context, holder string, shown []Showing) (m
 		return nil, err
 	}
 	err = d.write(ctx, func(t *tx) (bool, error) {
+		log := ledger{tx: t}
 		for _, s := range shown {
-			n, err := t.exec(markShown, s.At, s.Reader[:], s.Number, holder)
+			marks, err := log.show(s.Reader, s.At, markShown, s.At, s.Reader[:], s.Number, holder)
 			if err != nil {
 				return false, err
 			}
-			if n > 0 {
+			if marks {
 				marked = append(marked, s.Number)
 			}
 		}

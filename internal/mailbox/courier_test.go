@@ -66,6 +66,7 @@ func TestQueryOfCouriers(t *testing.T) {
 		low, now, reply, far := in(1), in(2), in(3), in(4)
 		low.Priority, now.Priority, far.Priority = wire.PriorityLow, wire.PriorityNow, wire.PriorityNow
 		reply.ReplyTo, far.Mesh = id(50), mesh2
+		now.Own, far.Own = true, true
 		receive(t, b, low, now, reply, far)
 		list := func(change func(*mailbox.Query)) string {
 			q := toBob

@@ -12,21 +12,23 @@ import (
 // for what does not matter: so each is one constant text, prepared once.
 const (
 	incomingColumns = `SELECT number, mesh, recipient, sender_member, sender_session, sender_name, id, mode, target,
-		priority, content_type, text, reply_to, replaces, sent, expires, received, seq, offered, read_at, reader`
+		priority, content_type, text, reply_to, replaces, sent, expires, received, seq, offered, read_at, reader, urgency, gate, own, hop`
 	matching = ` WHERE recipient IN (SELECT unhex(value) FROM json_each(?1))
 		AND (?2 = zeroblob(16) OR mesh = ?2)
 		AND (?3 = zeroblob(32) OR sender_member = ?3 OR sender_session = ?3)
 		AND (?4 = zeroblob(16) OR reply_to = ?4) AND (NOT ?5 OR offered = 0)
-		AND (?7 = 0 OR held_until <= ?7 OR holder = ?8) AND priority <= ?9
-		AND (?10 = '[]' OR (reply_to NOT IN (SELECT unhex(value) FROM json_each(?10)) AND mesh NOT IN (SELECT unhex(value) FROM json_each(?10)))) `
+		AND (?7 = 0 OR held_until <= ?7 OR holder = ?8) AND urgency <= ?9
+		AND (?10 = '[]' OR (reply_to NOT IN (SELECT unhex(value) FROM json_each(?10)) AND mesh NOT IN (SELECT unhex(value) FROM json_each(?10))))
+		AND gate <= ?11 AND (?7 = 0 OR ?11 >= 3 OR mesh NOT IN (SELECT mesh FROM pause WHERE until > ?7)) `
 	// Unguided, the planner would read the whole history of a recipient.
-	selectUnread  = incomingColumns + `, count(*) OVER () FROM incoming INDEXED BY incoming_unread` + matching + `AND read_at = 0 ORDER BY priority, number LIMIT ?6`
+	selectUnread  = incomingColumns + `, count(*) OVER () FROM incoming INDEXED BY incoming_unread` + matching + `AND read_at = 0 ORDER BY urgency, number LIMIT ?6`
 	selectAll     = incomingColumns + `, count(*) OVER () FROM incoming` + matching + `ORDER BY number DESC LIMIT ?6`
 	selectMessage = incomingColumns + `, 0 FROM incoming WHERE id = ?
 		AND recipient IN (SELECT unhex(value) FROM json_each(?)) ORDER BY number LIMIT 1`
 	selectOwed = incomingColumns + `, 0 FROM incoming WHERE mesh = ?1 AND read_at > 0 AND receipted = 0
 		AND (?2 = zeroblob(32) OR reader = ?2) ORDER BY number LIMIT ?3`
-	markRead      = `UPDATE incoming SET read_at = ?, reader = ? WHERE number = ? AND read_at = 0`
+	markRead = `UPDATE incoming SET read_at = ?, reader = ? WHERE number = ? AND read_at = 0
+		RETURNING mesh, sender_member, sender_session, id`
 	markOffered   = `UPDATE incoming SET offered = ? WHERE number = ? AND offered = 0 AND read_at = 0`
 	markReceipted = `UPDATE incoming SET receipted = 1 WHERE number = ? AND receipted = 0`
 	selectGaps    = `SELECT l.mesh, l.sender_session, l.sender_name, l.touched, g.first, g.last, g.noticed
@@ -73,8 +75,9 @@ func (d *disk) Take(ctx context.Context, q Query, reader wire.Key, at int64) (ms
 		if msgs, more, err = list(t, q); err != nil {
 			return false, err
 		}
+		log := ledger{tx: t}
 		for i := range msgs {
-			if _, err := t.exec(markRead, at, reader[:], msgs[i].Number); err != nil {
+			if _, err := log.show(reader, at, markRead, at, reader[:], msgs[i].Number); err != nil {
 				return false, err
 			}
 			msgs[i].ReadAt, msgs[i].Reader = at, reader
@@ -93,21 +96,23 @@ func list(t *tx, q Query) (msgs []Incoming, more int, err error) {
 		query = selectAll
 	}
 	msgs, total, err := incoming(t, query, hexList(q.Recipients), q.Mesh[:], q.From[:], q.ReplyTo[:], q.Unoffered, limitOf(q.Limit),
-		q.Now, q.Holder, q.rank(), exceptList(q.Except))
+		q.Now, q.Holder, q.rank(), exceptList(q.Except), int(q.Gate))
 	return msgs, max(0, total-len(msgs)), err
 }
 
 func incoming(t *tx, query string, args ...any) (msgs []Incoming, total int, err error) {
 	err = t.each(query, args, func(rows *sql.Rows) error {
 		var m Incoming
-		var rank int
-		var seq int64
+		var rank, urgency int
+		var seq, hop int64
 		if err := rows.Scan(&m.Number, fixed(m.Mesh[:]), fixed(m.Recipient[:]), fixed(m.SenderMember[:]), fixed(m.SenderSession[:]),
 			&m.SenderName, fixed(m.ID[:]), &m.Mode, &m.Target, &rank, &m.ContentType, &m.Text, fixed(m.ReplyTo[:]), fixed(m.Replaces[:]),
-			&m.Sent, &m.Expires, &m.Received, &seq, &m.Offered, &m.ReadAt, fixed(m.Reader[:]), &total); err != nil {
+			&m.Sent, &m.Expires, &m.Received, &seq, &m.Offered, &m.ReadAt, fixed(m.Reader[:]),
+			&urgency, &m.Gate, &m.Own, &hop, &total); err != nil {
 			return err
 		}
 		m.Priority, m.Seq = wire.Priorities[rank], uint64(seq)
+		m.Urgency, m.Hop = wire.Priorities[urgency], uint64(hop)
 		msgs = append(msgs, m)
 		return nil
 	})
@@ -132,21 +137,25 @@ func (d *disk) Message(ctx context.Context, id wire.ID, recipients []wire.Key) (
 
 // MarkRead marks one message read.
 func (d *disk) MarkRead(ctx context.Context, number int64, reader wire.Key, at int64) (bool, error) {
-	return d.mark(ctx, at, markRead, at, reader[:], number)
+	return d.mark(ctx, at, func(t *tx) (bool, error) {
+		return (&ledger{tx: t}).show(reader, at, markRead, at, reader[:], number)
+	})
 }
 
 // MarkOffered marks one unread message announced.
 func (d *disk) MarkOffered(ctx context.Context, number int64, at int64) (bool, error) {
-	return d.mark(ctx, at, markOffered, at, number)
+	return d.mark(ctx, at, func(t *tx) (bool, error) {
+		n, err := t.exec(markOffered, at, number)
+		return n > 0, err
+	})
 }
 
-func (d *disk) mark(ctx context.Context, at int64, query string, args ...any) (first bool, err error) {
+func (d *disk) mark(ctx context.Context, at int64, do func(*tx) (bool, error)) (first bool, err error) {
 	if at <= 0 {
 		return false, errNoTime
 	}
 	err = d.write(ctx, func(t *tx) (bool, error) {
-		n, err := t.exec(query, args...)
-		first = n > 0
+		first, err = do(t)
 		return first, err
 	})
 	return first && err == nil, err

@@ -27,7 +27,7 @@ func TestReceiveOnce(t *testing.T) {
 		equal(t, say(receive(t, b, elsewhere)), "[true]")
 		got, err := b.Message(ctx, id(1), []wire.Key{bob})
 		check(t, err)
-		m.Number = 1
+		m.Number, m.Urgency = 1, m.Priority
 		if !reflect.DeepEqual(got, m) {
 			t.Fatalf("got\n%+v, want\n%+v", got, m)
 		}
@@ -93,7 +93,7 @@ func TestReplayFloor(t *testing.T) {
 
 func TestListAndTake(t *testing.T) {
 	forEach(t, func(t *testing.T, b mailbox.Mailbox) {
-		prio := func(n int, p wire.Priority) mailbox.Incoming { m := in(n); m.Priority = p; return m }
+		prio := func(n int, p wire.Priority) mailbox.Incoming { m := in(n); m.Priority, m.Own = p, true; return m }
 		reply, foreign, mine := prio(5, wire.PriorityNext), prio(6, wire.PriorityNow), prio(7, wire.PriorityNow)
 		reply.ReplyTo, reply.SenderMember, reply.SenderSession = id(1), key(70), key(71)
 		foreign.Mesh, mine.Recipient = mesh2, carol

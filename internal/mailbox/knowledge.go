@@ -40,6 +40,9 @@ var forgetMesh = [...]string{
 	`DELETE FROM members_version WHERE mesh = ?`,
 	`DELETE FROM peer WHERE mesh = ?`,
 	`DELETE FROM mesh_key WHERE mesh = ?`,
+	`DELETE FROM trust WHERE mesh = ?`,
+	`DELETE FROM pause WHERE mesh = ?`,
+	`DELETE FROM held WHERE mesh = ?`,
 }
 
 const (
@@ -75,14 +78,16 @@ func (d *disk) Prune(ctx context.Context, keep time.Duration, now, serverNow int
 			}
 			changed = changed || n > 0
 		}
-		return changed, nil
+		_, err = t.exec(pruneRecords, auditLeast, now-auditLife.Milliseconds())
+		return changed, err
 	})
 }
 
 // SaveStatements appends statements.
-func (d *disk) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) error {
-	return d.write(ctx, func(t *tx) (changed bool, err error) {
-		for _, st := range s {
+func (d *disk) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) (fresh []bool, err error) {
+	fresh = make([]bool, len(s))
+	err = d.write(ctx, func(t *tx) (changed bool, err error) {
+		for i, st := range s {
 			if err := checkStatement(st); err != nil {
 				return false, err
 			}
@@ -95,11 +100,13 @@ func (d *disk) SaveStatements(ctx context.Context, mesh wire.ID, version int64, 
 			if err != nil {
 				return false, err
 			}
+			fresh[i] = n > 0
 			changed = changed || n > 0
 		}
 		n, err := t.exec(upsertVersion, mesh[:], version)
 		return changed || n > 0, err
 	})
+	return fresh, err
 }
 
 // Statements returns the statements of a mesh.

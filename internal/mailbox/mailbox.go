@@ -28,6 +28,9 @@ type Mailbox interface {
 	Inbox
 	Knowledge
 	Couriers
+	Trusts
+	Holding
+	Log
 
 	// ID is drawn when the mailbox is made. Session keys are bound to it: a lost
 	// mailbox means new session keys, for what was seen is lost with it.
@@ -84,6 +87,7 @@ type Outgoing struct {
 	Expires    int64
 	ReplyTo    wire.ID
 	Replaces   wire.ID
+	Hop        uint64 // 0: a person's or a program's; else one more than what it answers
 	Text       string // kept for re-sealing and for showing what was sent; empty for receipts
 	ToPerson   bool   // the user named a member: a dead session's message goes to the member key
 	Nonce      []byte
@@ -120,6 +124,13 @@ type Outbox interface {
 	// Drop bounces with code every stored recipient whose Key or Member is member,
 	// and forgets its wrap.
 	Drop(ctx context.Context, mesh wire.ID, member wire.Key, code wire.Code, at int64) error
+	// Spread returns who a sender has sent a text to since a time (Unix ms), by its
+	// Digest, and whether anyone has ever sent it from here or received it here.
+	Spread(ctx context.Context, mesh wire.ID, sender wire.Key, digest [16]byte, since int64) (to []wire.Key, known bool, err error)
+	// HopOf returns the highest hop of what these recipients have received as
+	// message replyTo, read or not, or have read since a time (Unix ms) from these
+	// sender keys, members or sessions; ok is false if there is no such message.
+	HopOf(ctx context.Context, recipients []wire.Key, replyTo wire.ID, from []wire.Key, since int64) (hop uint64, ok bool, err error)
 }
 
 // Incoming is a received message, opened and verified. Times are Unix ms.
@@ -133,7 +144,11 @@ type Incoming struct {
 	ID            wire.ID
 	Mode          wire.Mode
 	Target        string
-	Priority      wire.Priority
+	Priority      wire.Priority // as the sender sealed it
+	Urgency       wire.Priority // as it is treated here; set by Receive
+	Gate          Gate          // how far it comes by itself; set by Receive
+	Own           bool          // the sender is this member too
+	Hop           uint64
 	ContentType   string
 	Text          string
 	ReplyTo       wire.ID
@@ -155,10 +170,11 @@ type Query struct {
 	ReplyTo    wire.ID       // zero: any
 	Unoffered  bool          // only those never announced
 	Read       bool          // also those already read
-	AtLeast    wire.Priority // only those so urgent or more; "": any
+	AtLeast    wire.Priority // only those of such Urgency or more; "": any
+	Gate       Gate          // those of this gate or a lower; zero: only what may enter
 	Except     []wire.ID     // leaves out answers to these messages, and all of these meshes
 	Holder     string        // with Now: leaves out what others hold
-	Now        int64         // Unix ms of this machine; 0: whoever holds it
+	Now        int64         // Unix ms of this machine; 0: whoever holds it, and paused or not
 	Limit      int           // 0: 100
 }
 
@@ -184,10 +200,11 @@ type Inbox interface {
 	// transaction. fresh[i] is false for one that this recipient has seen before, or whose
 	// Replaces any recipient here has seen; it is not stored again.
 	// A message that expires at or below the mesh's floor and was not seen is
-	// ErrReplayed: then errs[i] is set and the others are stored all the same.
+	// ErrReplayed, one that the sender has no grant for ErrNotGranted, one of a blocked
+	// sender ErrBlocked: then errs[i] is set and the others are stored all the same.
 	Receive(ctx context.Context, in []Incoming) (fresh []bool, errs []error, err error)
-	// List returns messages, unread ones unless q.Read: by priority, then oldest first
-	// (with q.Read: newest first, whatever the priority), and how many more match.
+	// List returns messages, unread ones unless q.Read: by urgency, then oldest first
+	// (with q.Read: newest first, whatever the urgency), and how many more match.
 	List(ctx context.Context, q Query) (msgs []Incoming, more int, err error)
 	// Take is List that marks what it returns as read by reader, in one
 	// transaction: a message is given to one reader only.
@@ -214,6 +231,8 @@ type Statement struct {
 	Certificate wire.Certificate `json:"certificate,omitempty"`
 	Removal     *wire.Signed     `json:"removal,omitempty"`
 	Close       *wire.Signed     `json:"close,omitempty"`
+	Role        *wire.Signed     `json:"role,omitempty"`
+	Pause       *wire.Signed     `json:"pause,omitempty"` // or the end of one
 }
 
 // KnownPeer is a session or person as last seen. Card is the opened card's
@@ -231,8 +250,8 @@ type KnownPeer struct {
 // Knowledge is what a peer never forgets of its meshes.
 type Knowledge interface {
 	// SaveStatements appends statements and sets the members version they bring
-	// the mesh to. The same statement again is no error; a version never goes down.
-	SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) error
+	// the mesh to. The same statement again is no error, and not fresh; a version never goes down.
+	SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) (fresh []bool, err error)
 	// Statements returns them in the order they were saved, and the version.
 	Statements(ctx context.Context, mesh wire.ID) (version int64, s []Statement, err error)
 	// SavePeers inserts or updates peers; a lower CardSeq leaves card and seq as they are, and

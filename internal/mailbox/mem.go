@@ -35,6 +35,8 @@ type mem struct {
 	lanes    map[laneKey]*memLane
 	meshes   map[wire.ID]*memMesh
 	agents   map[int][]byte // as JSON
+	memTrusts
+	memSpread
 }
 
 var _ Mailbox = (*mem)(nil)
@@ -43,18 +45,20 @@ var _ Mailbox = (*mem)(nil)
 // generators and tests.
 func NewMemory() Mailbox {
 	return &mem{
-		id:       newID(),
-		counters: make(map[Lane]uint64),
-		outgoing: make(map[wire.ID]*memOut),
-		incoming: make(map[int64]*memIn),
-		boxes:    make(map[wire.Key]*memBox),
-		byID:     make(map[wire.ID][]*memIn),
-		owed:     make(map[wire.ID]*memOwed),
-		seen:     make(map[seenKey]map[seenBy]int64),
-		floors:   make(map[wire.ID]int64),
-		lanes:    make(map[laneKey]*memLane),
-		meshes:   make(map[wire.ID]*memMesh),
-		agents:   make(map[int][]byte),
+		id:        newID(),
+		counters:  make(map[Lane]uint64),
+		outgoing:  make(map[wire.ID]*memOut),
+		incoming:  make(map[int64]*memIn),
+		boxes:     make(map[wire.Key]*memBox),
+		byID:      make(map[wire.ID][]*memIn),
+		owed:      make(map[wire.ID]*memOwed),
+		seen:      make(map[seenKey]map[seenBy]int64),
+		floors:    make(map[wire.ID]int64),
+		lanes:     make(map[laneKey]*memLane),
+		meshes:    make(map[wire.ID]*memMesh),
+		agents:    make(map[int][]byte),
+		memTrusts: memTrusts{trusts: make(map[trustKey]Trust), pauses: make(map[wire.ID]int64)},
+		memSpread: memSpread{texts: make(map[[16]byte]*memText), automatic: make(map[pair][]int64)},
 	}
 }
 
@@ -125,29 +129,32 @@ func (b *mem) mesh(id wire.ID) *memMesh {
 }
 
 // SaveStatements appends statements.
-func (b *mem) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) error {
+func (b *mem) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) (fresh []bool, err error) {
 	hashes := make([][32]byte, len(s))
 	for i, st := range s {
 		if err := checkStatement(st); err != nil {
-			return err
+			return nil, err
 		}
 		body, err := wire.Marshal(st)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		hashes[i] = sha256.Sum256(body)
 	}
-	return b.do(ctx, func() (bool, error) {
+	fresh = make([]bool, len(s))
+	err = b.do(ctx, func() (bool, error) {
 		m := b.mesh(mesh)
 		for i, st := range s {
 			if _, known := m.hashes[hashes[i]]; !known {
 				m.hashes[hashes[i]] = struct{}{}
 				m.statements = append(m.statements, st)
+				fresh[i] = true
 			}
 		}
 		m.version = max(m.version, version)
 		return true, nil
 	})
+	return fresh, err
 }
 
 // Statements returns the statements of a mesh.
@@ -212,6 +219,9 @@ func (b *mem) Forget(ctx context.Context, mesh wire.ID) error {
 		delete(b.floors, mesh)
 		maps.DeleteFunc(b.lanes, func(k laneKey, _ *memLane) bool { return k.mesh == mesh })
 		delete(b.meshes, mesh)
+		maps.DeleteFunc(b.trusts, func(k trustKey, _ Trust) bool { return k.mesh == mesh })
+		delete(b.pauses, mesh)
+		b.held = slices.DeleteFunc(b.held, func(h Held) bool { return h.Mesh == mesh })
 		return true, nil
 	})
 }
@@ -240,6 +250,7 @@ func (b *mem) Prune(ctx context.Context, keep time.Duration, now, serverNow int6
 		for _, l := range b.lanes {
 			l.gaps = slices.DeleteFunc(l.gaps, func(g missed) bool { return g.noticed < now-gapLife.Milliseconds() })
 		}
+		b.pruneLog(now - auditLife.Milliseconds())
 		return true, nil
 	})
 }

@@ -59,7 +59,7 @@ func (b *mem) MarkShown(ctx context.Context, holder string, shown []Showing) (ma
 	err = b.do(ctx, func() (bool, error) {
 		for _, s := range shown {
 			if m := b.incoming[s.Number]; m != nil && m.ReadAt == 0 && m.holder == holder {
-				b.read(m, s.Reader, s.At)
+				b.show(m, s.Reader, s.At)
 				marked = append(marked, s.Number)
 			}
 		}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"slices"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
 // memIn is a received message.
 type memIn struct {
 	Incoming
+	braked    bool // it was one automatic message too many
 	receipted bool
 	gone      bool // pruned: to be dropped from the lists
 	holder    string
@@ -75,7 +77,7 @@ func (b *mem) receive(m *Incoming) (fresh bool, err error) {
 	_, seen := by[seenBy{m.Recipient, m.SenderSession, m.SenderMember}]
 	_, replaced := by[seenBy{member: m.SenderMember}]
 	if floor, known := b.floors[m.Mesh]; known && !seen && !replaced && m.Expires <= floor {
-		return false, ErrReplayed
+		return false, b.refuse(m, ErrReplayed)
 	}
 	over := !m.Replaces.IsZero() && b.memberSent(seenKey{m.Mesh, m.Replaces}, m.SenderMember)
 	b.markSeen(seenKey{m.Mesh, m.ID}, seenBy{m.Recipient, m.SenderSession, m.SenderMember}, m.Expires)
@@ -85,15 +87,23 @@ func (b *mem) receive(m *Incoming) (fresh bool, err error) {
 	if inLane(m) {
 		b.lane(m)
 	}
-	if seen || replaced || over {
-		return false, nil
+	switch {
+	case m.Mode == wire.ModeReceipt:
+		return !seen && !replaced && !over, nil
+	case seen || replaced:
+		return false, b.again(m)
 	}
-	if m.Mode == wire.ModeReceipt {
-		return true, nil
+	t := b.trustOf(m.Mesh, m.SenderMember)
+	braked := isAutomatic(m.Hop) && b.passed(pair{m.Recipient, m.SenderSession}, m.Received-brakeSpan.Milliseconds()) >= brakeMost
+	if m.Urgency, m.Gate, err = judge(&t, m, braked); err != nil {
+		return false, b.refuse(m, err)
+	}
+	if over {
+		return false, nil
 	}
 	b.lastIn++
 	m.Number = b.lastIn
-	s := &memIn{Incoming: *m}
+	s := &memIn{Incoming: *m, braked: braked}
 	b.incoming[m.Number] = s
 	b.byID[m.ID] = append(b.byID[m.ID], s)
 	box := b.boxes[m.Recipient]
@@ -103,12 +113,33 @@ func (b *mem) receive(m *Incoming) (fresh bool, err error) {
 	}
 	box.all = append(box.all, s)
 	if m.ReadAt == 0 {
-		rank := m.Priority.Rank()
+		rank := m.Urgency.Rank()
 		box.unread[rank] = append(box.unread[rank], s)
 	} else {
 		b.owe(s)
 	}
+	b.noteReceived(s)
+	b.record(entryOf(m, audit.Received, m.Received, ""))
 	return true, nil
+}
+
+// refuse logs that a message is not taken, and why.
+func (b *mem) refuse(m *Incoming, why error) error {
+	b.record(entryOf(m, audit.Refused, m.Received, codeOf(why)))
+	return why
+}
+
+// again is what becomes of a message that was seen before: one that was refused
+// is refused again, for the broker may not have heard of it.
+func (b *mem) again(m *Incoming) error {
+	t := b.trustOf(m.Mesh, m.SenderMember)
+	_, _, refused := judge(&t, m, false)
+	if refused == nil || slices.ContainsFunc(b.byID[m.ID], func(o *memIn) bool {
+		return o.Recipient == m.Recipient && o.SenderSession == m.SenderSession && o.Mesh == m.Mesh
+	}) {
+		return nil
+	}
+	return refused
 }
 
 func (b *mem) memberSent(k seenKey, member wire.Key) bool {
@@ -177,11 +208,18 @@ func (b *mem) read(m *memIn, reader wire.Key, at int64) {
 	b.owe(m)
 }
 
+// show is read by someone, which the log tells of.
+func (b *mem) show(m *memIn, reader wire.Key, at int64) {
+	b.read(m, reader, at)
+	b.record(shownTo(&m.Incoming, reader, at))
+}
+
 func (b *mem) dropIncoming(over func(*memIn) bool) {
 	for n, m := range b.incoming {
 		if over(m) {
 			m.gone = true
 			delete(b.incoming, n)
+			b.forgetReceived(m)
 			b.byID[m.ID] = slices.DeleteFunc(b.byID[m.ID], func(o *memIn) bool { return o == m })
 			if len(b.byID[m.ID]) == 0 {
 				delete(b.byID, m.ID)

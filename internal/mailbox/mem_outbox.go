@@ -73,6 +73,7 @@ func (b *mem) dropOutgoing(over func(*memOut) bool) {
 	for id, o := range b.outgoing {
 		if over(o) {
 			delete(b.outgoing, id)
+			b.forgetSent(o)
 		}
 	}
 }
@@ -122,6 +123,7 @@ func (b *mem) put(lanes []Lane, seal func([]uint64) (Outgoing, error)) (int64, e
 	b.lastOut++
 	o.Number = b.lastOut
 	b.outgoing[o.ID] = o
+	b.noteSent(o)
 	for _, r := range o.Recipients {
 		o.count(r.State, 1)
 	}

@@ -7,13 +7,16 @@ import (
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-func (q *Query) matches(m *memIn) bool {
+func (b *mem) matches(q *Query, m *memIn) bool {
+	if q.Now > 0 && q.Gate < Shut && b.pauses[m.Mesh] > q.Now {
+		return false
+	}
 	return (q.Mesh.IsZero() || m.Mesh == q.Mesh) &&
 		(q.From.IsZero() || m.SenderMember == q.From || m.SenderSession == q.From) &&
 		(q.ReplyTo.IsZero() || m.ReplyTo == q.ReplyTo) &&
 		(!q.Unoffered || m.Offered == 0) &&
 		(q.Now == 0 || m.heldUntil <= q.Now || m.holder == q.Holder) &&
-		m.Priority.Rank() <= q.rank() &&
+		m.Urgency.Rank() <= q.rank() && m.Gate <= q.Gate &&
 		!slices.Contains(q.Except, m.ReplyTo) && !slices.Contains(q.Except, m.Mesh)
 }
 
@@ -30,7 +33,7 @@ func (b *mem) find(q *Query) (found []*memIn) {
 	if q.Read {
 		for _, box := range boxes {
 			for _, m := range box.all {
-				if q.matches(m) {
+				if b.matches(q, m) {
 					found = append(found, m)
 				}
 			}
@@ -43,7 +46,7 @@ func (b *mem) find(q *Query) (found []*memIn) {
 		for _, box := range boxes {
 			box.unread[rank] = slices.DeleteFunc(box.unread[rank], func(m *memIn) bool { return m.ReadAt > 0 })
 			for _, m := range box.unread[rank] {
-				if q.matches(m) {
+				if b.matches(q, m) {
 					found = append(found, m)
 				}
 			}
@@ -82,7 +85,7 @@ func (b *mem) Take(ctx context.Context, q Query, reader wire.Key, at int64) (msg
 		found := b.find(&q)
 		n := min(len(found), limitOf(q.Limit))
 		for _, m := range found[:n] {
-			b.read(m, reader, at)
+			b.show(m, reader, at)
 			msgs = append(msgs, m.Incoming)
 		}
 		more = len(found) - n
@@ -112,7 +115,7 @@ func (b *mem) MarkRead(ctx context.Context, number int64, reader wire.Key, at in
 	}
 	err = b.do(ctx, func() (bool, error) {
 		if m := b.incoming[number]; m != nil && m.ReadAt == 0 {
-			b.read(m, reader, at)
+			b.show(m, reader, at)
 			first = true
 		}
 		return first, nil

@@ -13,12 +13,12 @@ const (
 	drawNumber = `INSERT INTO counter (mesh, sender, recipient, priority, last) VALUES (?, ?, ?, ?, 1)
 		ON CONFLICT DO UPDATE SET last = last + 1 RETURNING last`
 	insertOutgoing = `INSERT INTO outgoing (mesh, sender, id, mode, target, priority, sent, expires,
-		reply_to, replaces, text, to_person, nonce, ciphertext)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`
+		reply_to, replaces, text, to_person, nonce, ciphertext, hop, digest)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`
 	insertRecipient = `INSERT INTO out_recipient (message, position, key, member, name, wrap, online, state, code, at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	outgoingColumns = `SELECT number, mesh, sender, id, mode, target, priority, sent, expires,
-		reply_to, replaces, text, to_person, nonce, ciphertext FROM outgoing `
+		reply_to, replaces, text, to_person, nonce, ciphertext, hop FROM outgoing `
 	selectPending = outgoingColumns + `WHERE number IN (SELECT message FROM out_recipient WHERE state = 0 AND message > ?1)
 		AND mesh = ?2 AND (?3 = zeroblob(32) OR sender = ?3) AND (?4 = 0 OR sent <= ?4)
 		ORDER BY number LIMIT ?5`
@@ -65,7 +65,8 @@ func (d *disk) Put(ctx context.Context, lanes []Lane, seal func([]uint64) (Outgo
 
 func insertMessage(t *tx, o *Outgoing) (int64, error) {
 	res, err := t.conn.Result(t.ctx, insertOutgoing, o.Mesh[:], o.Sender[:], o.ID[:], string(o.Mode), o.Target, o.Priority.Rank(),
-		o.Sent, o.Expires, o.ReplyTo[:], o.Replaces[:], o.Text, o.ToPerson, blob(o.Nonce), blob(o.Ciphertext))
+		o.Sent, o.Expires, o.ReplyTo[:], o.Replaces[:], o.Text, o.ToPerson, blob(o.Nonce), blob(o.Ciphertext),
+		int64(o.Hop), textDigest(o.Text))
 	if err != nil {
 		return 0, err
 	}
@@ -127,11 +128,12 @@ func outgoing(t *tx, query string, args ...any) (msgs []Outgoing, err error) {
 	err = t.each(query, args, func(rows *sql.Rows) error {
 		var o Outgoing
 		var rank int
+		var hop int64
 		if err := rows.Scan(&o.Number, fixed(o.Mesh[:]), fixed(o.Sender[:]), fixed(o.ID[:]), &o.Mode, &o.Target, &rank,
-			&o.Sent, &o.Expires, fixed(o.ReplyTo[:]), fixed(o.Replaces[:]), &o.Text, &o.ToPerson, &o.Nonce, &o.Ciphertext); err != nil {
+			&o.Sent, &o.Expires, fixed(o.ReplyTo[:]), fixed(o.Replaces[:]), &o.Text, &o.ToPerson, &o.Nonce, &o.Ciphertext, &hop); err != nil {
 			return err
 		}
-		o.Priority = wire.Priorities[rank]
+		o.Priority, o.Hop = wire.Priorities[rank], uint64(hop)
 		msgs = append(msgs, o)
 		return nil
 	})

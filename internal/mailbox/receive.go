@@ -3,6 +3,7 @@ package mailbox
 import (
 	"context"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -17,8 +18,9 @@ const (
 	insertSeen  = `INSERT INTO seen (mesh, id, recipient, sender_session, sender_member, expires)
 		VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
 	insertIncoming = `INSERT INTO incoming (mesh, recipient, sender_member, sender_session, sender_name, id, mode, target,
-		priority, content_type, text, reply_to, replaces, sent, expires, received, seq, offered, read_at, reader)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		priority, content_type, text, reply_to, replaces, sent, expires, received, seq, offered, read_at, reader,
+		own, hop, urgency, gate, braked, digest)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	selectLane = `SELECT number, last FROM lane_in
 		WHERE mesh = ? AND sender_session = ? AND recipient = ? AND priority = ?`
 	insertLane = `INSERT INTO lane_in (mesh, sender_session, recipient, priority, last, sender_name, touched)
@@ -39,13 +41,13 @@ func (d *disk) Receive(ctx context.Context, in []Incoming) (fresh []bool, errs [
 	fresh, errs = make([]bool, len(in)), make([]error, len(in))
 	numbers := make([]int64, len(in))
 	err = d.write(ctx, func(t *tx) (any bool, err error) {
-		r := receiver{tx: t, floors: make(map[wire.ID]int64)}
+		r := receiver{ledger: &ledger{tx: t}, floors: make(map[wire.ID]int64), trusts: make(map[trustKey]*Trust)}
 		for i := range in {
 			if errs[i] = checkIncoming(&in[i]); errs[i] != nil {
 				continue
 			}
 			numbers[i], fresh[i], err = r.receive(&in[i])
-			if err == ErrReplayed {
+			if isRefusal(err) {
 				errs[i], err = err, nil
 			}
 			if err != nil {
@@ -66,9 +68,11 @@ func (d *disk) Receive(ctx context.Context, in []Incoming) (fresh []bool, errs [
 	return fresh, errs, nil
 }
 
+// receiver keeps what a batch needs to read but once.
 type receiver struct {
-	*tx
-	floors map[wire.ID]int64 // read once per batch and mesh
+	*ledger
+	floors map[wire.ID]int64
+	trusts map[trustKey]*Trust
 }
 
 // receive stores one message. Number is 0 for a receipt, which is seen but
@@ -82,7 +86,7 @@ func (r receiver) receive(m *Incoming) (number int64, fresh bool, err error) {
 		if floor, known, err := r.floor(m.Mesh); err != nil {
 			return 0, false, err
 		} else if known && m.Expires <= floor {
-			return 0, false, ErrReplayed
+			return 0, false, r.refuse(m, ErrReplayed)
 		}
 	}
 	if !m.Replaces.IsZero() {
@@ -96,16 +100,37 @@ func (r receiver) receive(m *Incoming) (number int64, fresh bool, err error) {
 	if err := r.lane(m); err != nil {
 		return 0, false, err
 	}
-	if seen || replaced {
-		return 0, false, nil
+	switch {
+	case m.Mode == wire.ModeReceipt:
+		return 0, !seen && !replaced, nil
+	case seen:
+		return 0, false, r.again(m)
 	}
-	if m.Mode == wire.ModeReceipt {
-		return 0, true, nil
+	braked, refused, err := r.judge(m)
+	switch {
+	case err != nil:
+		return 0, false, err
+	case refused != nil:
+		return 0, false, r.refuse(m, refused)
+	case replaced:
+		return 0, false, nil
 	}
 	number, err = r.insert(insertIncoming, m.Mesh[:], m.Recipient[:], m.SenderMember[:], m.SenderSession[:], m.SenderName, m.ID[:],
 		string(m.Mode), m.Target, m.Priority.Rank(), m.ContentType, m.Text, m.ReplyTo[:], m.Replaces[:], m.Sent, m.Expires,
-		m.Received, int64(m.Seq), m.Offered, m.ReadAt, m.Reader[:])
-	return number, true, err
+		m.Received, int64(m.Seq), m.Offered, m.ReadAt, m.Reader[:],
+		m.Own, int64(m.Hop), m.Urgency.Rank(), int(m.Gate), braked, textDigest(m.Text))
+	if err != nil {
+		return 0, false, err
+	}
+	return number, true, r.add(entryOf(m, audit.Received, m.Received, ""))
+}
+
+// refuse logs that a message is not taken, and why.
+func (r receiver) refuse(m *Incoming, why error) error {
+	if err := r.add(entryOf(m, audit.Refused, m.Received, codeOf(why))); err != nil {
+		return err
+	}
+	return why
 }
 
 func (r receiver) floor(mesh wire.ID) (floor int64, known bool, err error) {

@@ -96,6 +96,11 @@ func checkIncoming(m *Incoming) error {
 	return nil
 }
 
+// isRefusal reports whether an error of Receive is one message's.
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrReplayed) || errors.Is(err, ErrBlocked) || errors.Is(err, ErrNotGranted)
+}
+
 // inLane reports whether the number of a message takes part in its lane.
 func inLane(m *Incoming) bool { return m.Seq >= 1 && m.Seq <= maxSeq }
 
@@ -104,14 +109,13 @@ func checkStatement(s Statement) error {
 	if len(s.Certificate) > 0 {
 		n++
 	}
-	if s.Removal != nil {
-		n++
-	}
-	if s.Close != nil {
-		n++
+	for _, one := range []*wire.Signed{s.Removal, s.Close, s.Role, s.Pause} {
+		if one != nil {
+			n++
+		}
 	}
 	if n != 1 {
-		return errors.New("a statement has exactly one of certificate, removal and close")
+		return errors.New("a statement is exactly one of certificate, removal, close, role and pause")
 	}
 	return nil
 }

@@ -322,7 +322,21 @@ func newPair(t testing.TB) *pair {
 	p.alice, p.a = session(p.w, p.am, "web")
 	p.bm = p.w.Join(p.a, "member", "bob")
 	p.bob, p.b = session(p.w, p.bm, "api")
+	p.alice.trusts(p.b)
+	p.bob.trusts(p.a)
 	return p
+}
+
+// trusts lets a peer's messages break in, as its person would.
+func (a *agent) trusts(peer *client.Client) {
+	a.t.Helper()
+	_, err := a.box.ChangeTrust(context.Background(), peer.MeshID(), peer.MemberKey(), time.Now().UnixMilli(), func(t *mailbox.Trust) error {
+		t.Level, t.Grants = mailbox.Trusted, nil
+		return nil
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
 }
 
 // session starts a session with a mailbox and an MCP server of its own.

@@ -331,7 +331,7 @@ func setNumbers(ctx context.Context, tx pgx.Tx, rows []row) error {
 			return err
 		}
 	}
-	for _, name := range []string{"mesh", "member", "invite", "invite_close", "revocation"} {
+	for _, name := range []string{"mesh", "member", "invite", "invite_close", "revocation", "role", "pause", "block"} {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("SELECT setval('%[1]s_id_seq', (SELECT coalesce(max(id), 0) + 1 FROM %[1]s), false)", name)); err != nil {
 			return err
 		}
@@ -343,7 +343,7 @@ func setNumbers(ctx context.Context, tx pgx.Tx, rows []row) error {
 }
 
 func (p *pg) finish(ctx context.Context) error {
-	if _, err := p.conn.Exec(ctx, "ANALYZE broker, mesh, member, invite, invite_close, revocation, key_box, peer, message, body, delivery, outcome"); err != nil {
+	if _, err := p.conn.Exec(ctx, "ANALYZE broker, mesh, member, invite, invite_close, revocation, role, pause, block, key_box, peer, message, body, delivery, outcome"); err != nil {
 		return err
 	}
 	if _, err := p.conn.Exec(ctx, "SET synchronous_commit = on"); err != nil {

@@ -87,6 +87,30 @@ func (w *world) membership() {
 	w.remove(w.members[3], w.nextKey()) // by an admin, after it left
 	w.remove(w.members[4], w.nextKey(), broker.InviteClose{Invite: w.invite(1).ID, Statement: w.signed()})
 	w.join("member 1", 1) // a name that is free again
+	w.govern()
+}
+
+// govern changes roles, with and without closes, pauses and resumes, and blocks.
+func (w *world) govern() {
+	mesh := w.meshes[0]
+	for i := range 2 {
+		m, err := w.s.Mesh(w.ctx, mesh)
+		w.ok(err)
+		r := broker.RoleChange{Mesh: mesh, Statement: w.signed(), Version: m.MembersVersion}
+		if i == 1 {
+			r.Closes = []broker.InviteClose{{Invite: w.invite(1).ID, Statement: w.signed()}}
+		}
+		_, err = w.s.SetRole(w.ctx, r)
+		w.ok(err)
+		p := broker.Pause{Mesh: mesh, Signer: w.members[0].Key, Statement: w.signed(), Hash: w.key(), Until: t0.Add(time.Hour), Now: t0}
+		_, err = w.s.AddPause(w.ctx, p)
+		w.ok(err)
+		p.Until, p.Statement = time.Time{}, w.signed()
+		_, err = w.s.AddPause(w.ctx, p)
+		w.ok(err)
+		_, err = w.s.SetBlock(w.ctx, mesh, broker.Block{Member: w.members[0].Key, Blocked: w.members[2+3*i].Key}, true)
+		w.ok(err)
+	}
 }
 
 func (w *world) invite(uses int) broker.Invite {
@@ -264,6 +288,8 @@ func (w *world) view(s broker.Store) map[string]any {
 		note("mesh "+mesh.String(), got, err)
 		invites, err := s.Invites(w.ctx, mesh)
 		note("invites "+mesh.String(), slices.Concat(invites), err)
+		blocks, err := s.Blocks(w.ctx, mesh)
+		note("blocks "+mesh.String(), slices.Concat(blocks), err)
 		peers, err := s.Peers(w.ctx, mesh)
 		note("peers "+mesh.String(), slices.Concat(peers), err)
 		for _, m := range w.members {

@@ -44,8 +44,8 @@ func raiseVersion(ctx context.Context, tx pgx.Tx, mesh int64) (version int64, er
 	return version, err
 }
 
-// raiseOutcast is raiseVersion for a change by which members may stand no more:
-// messages that were checked by an older version are refused.
+// raiseOutcast is raiseVersion for a change by which a message may not be accepted
+// that could be before: those that were checked by an older version are refused.
 func raiseOutcast(ctx context.Context, tx pgx.Tx, mesh int64) (version int64, err error) {
 	err = tx.QueryRow(ctx, `UPDATE mesh SET members_version = members_version + 1, outcast_version = members_version + 1
 		WHERE id = $1 RETURNING members_version`, mesh).Scan(&version)
@@ -116,9 +116,7 @@ func join(ctx context.Context, tx pgx.Tx, j *broker.Join, certificate []byte) (a
 const (
 	membersQuery = `SELECT pubkey, name, role, invite, certificate, joined, removed FROM member
 	WHERE mesh = $1 AND version > $2 ORDER BY version, id`
-	removalsQuery = "SELECT body, sig FROM revocation WHERE mesh = $1 AND version > $2 ORDER BY version, id"
-	closesQuery   = "SELECT body, sig FROM invite_close WHERE mesh = $1 AND version > $2 ORDER BY version, id"
-	keysQuery     = `SELECT generation, issuer, box, previous FROM key_box
+	keysQuery = `SELECT generation, issuer, box, previous FROM key_box
 	WHERE mesh = $1 AND version > $2 AND member = $3 ORDER BY generation`
 )
 
@@ -136,11 +134,14 @@ func (s *Store) Changes(ctx context.Context, mesh wire.ID, since int64, member w
 		if c.Members, err = list(ctx, q, scanMember(mesh), membersQuery, row, since); err != nil {
 			return err
 		}
-		if c.Removals, err = list(ctx, q, scanSigned, removalsQuery, row, since); err != nil {
-			return err
-		}
-		if c.Closes, err = list(ctx, q, scanSigned, closesQuery, row, since); err != nil {
-			return err
+		for _, of := range []struct {
+			to    *[]wire.Signed
+			table string
+		}{{&c.Roles, "role"}, {&c.Removals, "revocation"}, {&c.Closes, "invite_close"}, {&c.Pauses, "pause"}} {
+			query := "SELECT body, sig FROM " + of.table + " WHERE mesh = $1 AND version > $2 ORDER BY version, id"
+			if *of.to, err = list(ctx, q, scanSigned, query, row, since); err != nil {
+				return err
+			}
 		}
 		c.Keys, err = list(ctx, q, scanKeyBox, keysQuery, row, since, member[:])
 		return err

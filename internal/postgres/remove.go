@@ -64,6 +64,9 @@ func remove(ctx context.Context, tx pgx.Tx, r *broker.Removal) (out broker.Remov
 			return out, err
 		}
 	}
+	if err := unblock(ctx, tx, mesh, r.Member); err != nil {
+		return out, err
+	}
 	out.Bounced, err = forgetMember(ctx, tx, mesh, r)
 	return out, err
 }

@@ -124,11 +124,14 @@ func (s *Store) Changes(ctx context.Context, mesh wire.ID, since int64, member w
 		if c.Members, err = members(ctx, q, mesh, row, since); err != nil {
 			return err
 		}
-		if c.Removals, err = statementsSince(ctx, q, "SELECT body, sig FROM revocation WHERE mesh = ? AND version > ? ORDER BY version, id", row, since); err != nil {
-			return err
-		}
-		if c.Closes, err = statementsSince(ctx, q, "SELECT body, sig FROM invite_close WHERE mesh = ? AND version > ? ORDER BY version, id", row, since); err != nil {
-			return err
+		for _, list := range []struct {
+			to    *[]wire.Signed
+			table string
+		}{{&c.Roles, "role"}, {&c.Removals, "revocation"}, {&c.Closes, "invite_close"}, {&c.Pauses, "pause"}} {
+			query := "SELECT body, sig FROM " + list.table + " WHERE mesh = ? AND version > ? ORDER BY version, id"
+			if *list.to, err = statementsSince(ctx, q, query, row, since); err != nil {
+				return err
+			}
 		}
 		return q.Each(ctx, keysQuery, []any{row, member[:], since}, func(rows *sql.Rows) error {
 			var b wire.KeyBox

@@ -61,7 +61,7 @@ func TestOpenNewer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "broker.db")
 	open(t, path).Close()
 	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (7, 1)")
-	refused(t, path, sqlite.ErrNewer, "version 7", "up to 2", "run a newer broker")
+	refused(t, path, sqlite.ErrNewer, "version 7", "up to 3", "run a newer broker")
 	for name, err := range map[string]error{
 		"Check":      sqlite.Check(t.Context(), path),
 		"Backup":     sqlite.Backup(t.Context(), path, path+".bak"),

@@ -52,6 +52,9 @@ func (w *writer) remove(r *broker.Removal) (out broker.Removed, err error) {
 			return out, err
 		}
 	}
+	if err := w.unblock(mesh, r.Member); err != nil {
+		return out, err
+	}
 	out.Bounced, err = w.forgetMember(mesh, r)
 	return out, err
 }

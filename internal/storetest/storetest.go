@@ -22,7 +22,7 @@ type Opener func(t testing.TB) (s broker.Store, reopen func() broker.Store)
 
 // Run runs the suite.
 func Run(t *testing.T, open Opener) {
-	for _, group := range [][]test{brokerTests, memberTests, removeTests, inviteTests, peerTests, acceptTests, settleTests, endTests, raceTests} {
+	for _, group := range [][]test{brokerTests, memberTests, removeTests, governTests, inviteTests, peerTests, acceptTests, settleTests, endTests, raceTests} {
 		for _, tt := range group {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()

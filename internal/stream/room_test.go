@@ -65,8 +65,15 @@ func newRoom(t testing.TB, mode mailbox.Mode) *room {
 
 func emptyRoom(t failer, box mailbox.Mailbox) *room {
 	r := &room{failer: t, box: box, clock: time.UnixMilli(1_700_000_000_000)}
+	r.trust(mailbox.Trusted)
 	r.restart()
 	return r
+}
+
+// trust sets the level of the member who writes.
+func (r *room) trust(l mailbox.Level) {
+	_, err := r.box.ChangeTrust(ctx, id(1), key(3), 1, func(t *mailbox.Trust) error { t.Level, t.Grants = l, nil; return nil })
+	check(r, err)
 }
 
 // restart is a new process after the old one was killed.

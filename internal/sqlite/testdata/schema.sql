@@ -1,3 +1,11 @@
+CREATE TABLE block (
+    id      INTEGER PRIMARY KEY,
+    mesh    INTEGER NOT NULL REFERENCES mesh (id),
+    member  BLOB NOT NULL CHECK (length(member) = 32), -- who takes nothing
+    blocked BLOB NOT NULL CHECK (length(blocked) = 32), -- of whom
+    UNIQUE (mesh, member, blocked)
+) STRICT;
+
 CREATE TABLE broker (
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     seed       BLOB NOT NULL CHECK (length(seed) = 32),
@@ -119,6 +127,19 @@ CREATE INDEX message_expires ON message (expires);
 
 CREATE UNIQUE INDEX message_id ON message (id, sender);
 
+CREATE TABLE pause (
+    id      INTEGER PRIMARY KEY,
+    mesh    INTEGER NOT NULL REFERENCES mesh (id),
+    signer  BLOB NOT NULL CHECK (length(signer) = 32),
+    hash    BLOB NOT NULL CHECK (length(hash) = 32), -- SHA-256 of the pause's body
+    until   INTEGER NOT NULL,
+    body    BLOB NOT NULL,
+    sig     BLOB NOT NULL CHECK (length(sig) = 64),
+    version INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX pause_version ON pause (mesh, version);
+
 CREATE TABLE peer (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
     mesh            INTEGER NOT NULL REFERENCES mesh (id),
@@ -152,4 +173,14 @@ CREATE TABLE revocation (
 ) STRICT;
 
 CREATE INDEX revocation_version ON revocation (mesh, version);
+
+CREATE TABLE role (
+    id      INTEGER PRIMARY KEY,
+    mesh    INTEGER NOT NULL REFERENCES mesh (id),
+    body    BLOB NOT NULL,
+    sig     BLOB NOT NULL CHECK (length(sig) = 64),
+    version INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX role_version ON role (mesh, version);
 
