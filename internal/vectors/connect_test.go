@@ -195,8 +195,9 @@ func helloCases() (out []vectors.Case) {
 	add := func(name string, code wire.Code, h *wire.Hello) {
 		out = append(out, newCase("hello", "hello: "+name, string(code), helloIn{broker, frame(h)}, nil))
 	}
+	article := map[wire.Role]string{wire.RoleSession: "a session", wire.RolePerson: "a person", wire.RoleObserver: "an observer"}
 	for _, role := range []wire.Role{wire.RoleSession, wire.RolePerson, wire.RoleObserver} {
-		add("of a "+string(role), "", helloOf(role))
+		add("of "+article[role], "", helloOf(role))
 	}
 	for _, tt := range []struct {
 		name string

@@ -1,11 +1,7 @@
 package vectors_test
 
 import (
-	"crypto/sha512"
-	"fmt"
-	"slices"
-	"strings"
-
+	"github.com/claudemesh/claudemesh/internal/safety"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -23,29 +19,7 @@ type (
 
 // verifySafety is the number that two members compare.
 func verifySafety(in safetyIn) (any, error) {
-	var sides []string
-	for _, k := range in.Keys {
-		sides = append(sides, safetySide(in.Mesh, k))
-	}
-	slices.Sort(sides)
-	return safetyOut{strings.Join(sides, "")}, nil
-}
-
-func safetySide(mesh wire.ID, member wire.Key) string {
-	h := trust.T("safety", mesh[:], member[:])
-	for range 5200 {
-		next := sha512.Sum512(append(h, member[:]...))
-		h = next[:]
-	}
-	var out strings.Builder
-	for i := range 6 {
-		var v uint64
-		for _, c := range h[i*5 : i*5+5] {
-			v = v<<8 | uint64(c)
-		}
-		fmt.Fprintf(&out, "%05d", v%100_000)
-	}
-	return out.String()
+	return safetyOut{safety.Number(in.Mesh, in.Keys[0], in.Keys[1])}, nil
 }
 
 func safetyCases() (out []vectors.Case) {
