@@ -1,7 +1,6 @@
 package vectors_test
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"os"
@@ -67,11 +66,6 @@ func TestDocs(t *testing.T) {
 	var open inviteOut
 	into("invite", byName["invite keys: open"].Out, &open)
 	shows("the blob key", open.BlobKey)
-	var p pushIn
-	into("dm", byName["envelope: dm"].In, &p)
-	var sealed struct{ Ciphertext string }
-	into("dm", p.Push, &sealed)
-	if n := base64.StdEncoding.DecodedLen(len(sealed.Ciphertext)); n < 512 {
-		t.Errorf("the dm is not padded to 512 bytes, but sealed in %d", n)
-	}
+	alice, _ := sender("alice/1")
+	shows("the content", inner(kindDirect, push.Header, text, alice))
 }
