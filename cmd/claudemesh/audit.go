@@ -157,6 +157,7 @@ func (a *app) names(ctx context.Context, box mailbox.Mailbox) (namesBook, error)
 		if err != nil {
 			return book, err
 		}
+		book.members[m.Owner] = "the owner"
 		for key, name := range known {
 			book.members[key] = name
 		}

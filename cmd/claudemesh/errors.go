@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/backup"
 	"github.com/claudemesh/claudemesh/internal/localbroker"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
@@ -62,7 +63,14 @@ var rules = []struct {
 	{profile.ErrNewer, "newer_version", exitFailed, "update claudemesh"},
 	{profile.ErrJoined, "already_joined", exitFailed, "claudemesh list shows what was joined"},
 	{profile.ErrNameTaken, "mesh_name_taken", exitFailed, "leave that mesh first, or keep this one in another --config-dir"},
-	{profile.ErrMalformed, "malformed_config", exitFailed, "repair the file or restore it from a backup; it holds your keys, so do not delete it lightly"},
+	{profile.ErrMalformed, "malformed_config", exitFailed, "repair the file, or claudemesh restore FILE; it holds your keys, so do not delete it lightly"},
+	{profile.ErrKeyring, "keyring", exitFailed, "unlock the keyring of your login and run it again; lost keys come back by claudemesh restore FILE"},
+	{profile.ErrRunning, "running", exitRefused, "end the Claude Code sessions and other claudemesh programs of this directory first"},
+	{profile.ErrLink, "link", exitRefused, "put the file in the place of the link"},
+	{backup.ErrShort, "bad_passphrase", exitUsage, "a longer one, or --generate"},
+	{backup.ErrPassphrase, "wrong_passphrase", exitRefused, "type it again; generated words are joined by -"},
+	{backup.ErrFormat, "bad_backup", exitFailed, "check the name of the file, or take another backup"},
+	{backup.ErrTooNew, "newer_version", exitFailed, "update claudemesh"},
 	{profile.ErrNotJoined, "not_joined", exitNotJoined, joinHint},
 	{mailbox.ErrNewer, "newer_version", exitFailed, "update claudemesh"},
 	{mailbox.ErrCorrupt, "damaged_mailbox", exitFailed, "move the mailbox aside as said; joined meshes stay"},

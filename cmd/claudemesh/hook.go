@@ -113,7 +113,7 @@ func served(p *profile.Profile, event string) bool {
 	if _, err := os.Stat(p.MailboxPath()); !errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
-	meshes, err := p.Meshes()
+	meshes, err := p.Entries()
 	return event == rewake && (err != nil || len(meshes) > 0)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -40,7 +41,7 @@ func parseSpan(s string) (time.Duration, error) {
 		}
 	}
 	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 || strings.ContainsAny(rest, "+-") {
+	if err != nil || d < 0 || d > math.MaxInt64-total || strings.ContainsAny(rest, "+-") {
 		return 0, bad
 	}
 	return total + d, nil
@@ -249,18 +250,27 @@ func checkMessage(s string) error {
 	return nil
 }
 
-// readLine reads the first line of standard input that holds anything.
+// readLine reads a link from standard input.
 func readLine(in io.Reader) (string, error) {
+	line, ok, err := firstLine(in)
+	if err == nil && !ok {
+		err = usagef("standard input holds no link").hinted("claudemesh invite | claudemesh join -")
+	}
+	return line, err
+}
+
+// firstLine reads the first line of standard input that holds anything, if one does.
+func firstLine(in io.Reader) (line string, ok bool, err error) {
 	s := bufio.NewScanner(io.LimitReader(in, 64<<10))
 	for s.Scan() {
 		if line := strings.TrimSpace(s.Text()); line != "" {
-			return line, nil
+			return line, true, nil
 		}
 	}
 	if err := s.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
-		return "", fmt.Errorf("read the link: %w", err)
+		return "", false, fmt.Errorf("read standard input: %w", err)
 	}
-	return "", usagef("standard input holds no link").hinted("claudemesh invite | claudemesh join -")
+	return "", false, nil
 }
 
 // nearest returns the name that word is a slip of, or "".

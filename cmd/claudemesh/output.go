@@ -64,11 +64,15 @@ func candidatesOf(peers []client.Peer) []candidate {
 
 // table writes rows in columns; the first row is the head.
 func (a *app) table(rows [][]string) {
-	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
 		fmt.Fprintln(t, strings.Join(r, "\t"))
 	}
 	_ = t.Flush()
+	for line := range strings.Lines(b.String()) { // the last column may be empty
+		a.printf("%s\n", strings.TrimRight(line, " \n"))
+	}
 }
 
 // short is the 16 hex digits that name a key in tables, and that send takes.

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 // members are the commands that run claudemesh with a directory of that name.
-var members = []string{"alice", "bob", "carol"}
+var members = []string{"alice", "bob", "carol", "nobody"}
 
 func TestScripts(t *testing.T) {
 	t.Parallel()

@@ -29,13 +29,13 @@ func (a *app) whoamiCommand() *cli.Command {
 }
 
 func (a *app) runWhoami(context.Context, *cli.Command) error {
-	_, meshes, err := a.memberships()
+	_, meshes, err := a.entries()
 	if err != nil {
 		return err
 	}
-	out := []listed{}
+	out := []listedEntry{}
 	for _, m := range meshes {
-		out = append(out, listedOf(m))
+		out = append(out, listedEntryOf(m))
 		if !a.json {
 			a.printf("%s in %s (%s)\n  key     %s\n  broker  %s\n", m.Member, m.Mesh, m.Role, m.MemberKey(), m.Broker)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -93,6 +94,62 @@ func FuzzHeader(f *testing.F) {
 		}
 		if !bytes.Equal(h.encode(), b) {
 			t.Fatalf("%x comes back as %x", b, h.encode())
+		}
+	})
+}
+
+// FuzzMeshKey: a mesh key has one encoding.
+func FuzzMeshKey(f *testing.F) {
+	k := MeshKey{Generation: 7, Key: seed("mesh key 7")}
+	f.Add(k.statement(mesh))
+	f.Add(k.statement(wire.ID{1}))
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		k, err := parseMeshKey(mesh, plain)
+		if err != nil {
+			if c := codeOf(err); c != wire.CodeBadEnvelope && c != wire.CodeWrongMesh {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(k.statement(mesh), plain) {
+			t.Fatalf("%x comes back as %x", plain, k.statement(mesh))
+		}
+	})
+}
+
+// FuzzPadding: of all bytes around a content only what pad makes is taken.
+func FuzzPadding(f *testing.F) {
+	k := MeshKey{Generation: 1, Key: seed("mesh key 1")}
+	for _, n := range []int{0, 252, 253, 508, 509, 3 << 10} {
+		f.Add(pad(trust.AppendLP(nil, make([]byte, n))))
+	}
+	f.Add(make([]byte, 512)) // more than an empty content is padded to
+	f.Add(append(make([]byte, 255), 1))
+	f.Add([]byte("\x00\x00\x00\x01"))
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		content, err := OpenCard(k, sealSecret(plain, &k.Key))
+		if err != nil {
+			wantCode(t, err, wire.CodeBadPadding)
+			return
+		}
+		if again := pad(trust.AppendLP(nil, content)); !bytes.Equal(again, plain) {
+			t.Fatalf("%x comes back as %x", plain, again)
+		}
+	})
+}
+
+// FuzzOpenSealed: no bytes open as what was sealed to a key, but those that were.
+func FuzzOpenSealed(f *testing.F) {
+	k := MeshKey{Generation: 7, Key: seed("mesh key 7")}
+	sh := shared(f, "bob/1", "alice/1")
+	f.Add(make([]byte, nonceSize+overhead))
+	f.Add(bytes.Repeat([]byte{7}, 200))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, one := OpenMeshKey(mesh, b, seed("invite"))
+		_, two := OpenMeshKeyBox(mesh, b, sh)
+		_, three := OpenCard(k, b)
+		for _, err := range []error{one, two, three} {
+			wantCode(t, err, wire.CodeBadBox)
 		}
 	})
 }

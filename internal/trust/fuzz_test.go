@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -20,8 +21,12 @@ func FuzzFields(f *testing.F) {
 		}
 	}
 	k := key("owner")
+	owner := k.Public()
+	f.Add([]byte(SignPause(k, mesh, now).Body))
+	f.Add([]byte(SignResume(k, mesh, sum("pause")).Body))
+	f.Add([]byte(SignRole(k, Role{Mesh: mesh, Member: pub("bob"), Role: RoleMember, Issued: now, Kept: []wire.Key{pub("carol")}}).Body))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, ds := range []string{"genesis", "member", "invite", "join", "invite-close", "revoke", "header", "mesh-key"} {
+		for _, ds := range []string{"genesis", "member", "invite", "join", "invite-close", "revoke", "role", "pause", "resume", "header", "mesh-key"} {
 			fields, err := Fields(ds, body)
 			if err != nil {
 				wantCode(t, err, wire.CodeBadCertificate)
@@ -43,6 +48,16 @@ func FuzzFields(f *testing.F) {
 		}
 		if m, err := ParseRemoval(s); err == nil {
 			same(t, body, SignRemoval(k, m))
+		}
+		if r, err := ParseRole(owner, s); err == nil {
+			same(t, body, SignRole(k, r))
+		}
+		switch p, err := ParsePause(s); {
+		case err != nil:
+		case p.Lifts == [32]byte{}:
+			same(t, body, SignPause(k, p.Mesh, p.Until))
+		default:
+			same(t, body, SignResume(k, p.Mesh, p.Lifts))
 		}
 	})
 }
@@ -138,6 +153,25 @@ func FuzzHello(f *testing.F) {
 			t.Fatalf("verified: %s", b)
 		} else if err != nil && codeOf(err) == "" {
 			t.Fatalf("an error without a code: %v", err)
+		}
+	})
+}
+
+// FuzzAttestation: an attestation has one encoding.
+func FuzzAttestation(f *testing.F) {
+	for _, c := range published(f, "connect") {
+		if c.Kind == "attestation_bytes" {
+			f.Add([]byte(input[struct{ Bytes vectors.Hex }](f, c).Bytes))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := ParseAttestation(b)
+		if err != nil {
+			wantCode(t, err, wire.CodeBadAttestation)
+			return
+		}
+		if again := AttestationBytes(a); !bytes.Equal(again, b) {
+			t.Fatalf("%x comes back as %x", b, again)
 		}
 	})
 }
