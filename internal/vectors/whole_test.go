@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -32,6 +33,13 @@ func TestSize(t *testing.T) {
 		}
 		if !wire.Code(c.Class).Known() && c.Class != "" && c.Class != string(badKey) && linkClasses[class(c.Class)] == "" {
 			t.Errorf("%s: nothing explains the class %q", c.Name, c.Class)
+		}
+	}
+	for _, name := range vectors.Files {
+		for kind, text := range must(vectors.Read(name))(t).Kinds {
+			if text != kinds[kind] {
+				t.Errorf("%s says of %q: %s", name, kind, text)
+			}
 		}
 	}
 	t.Logf("%d cases, %d of them negative", len(cases), negative)
