@@ -13,6 +13,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/version"
 )
 
@@ -184,9 +185,10 @@ func (a *app) dir() (string, error) {
 	return dir, err
 }
 
-// note writes a line for people, beside the result.
+// note writes a line for people, beside the result. It is one line whatever is
+// quoted in it.
 func (a *app) note(format string, args ...any) {
-	fmt.Fprintf(a.errw, "claudemesh: "+format+"\n", args...)
+	fmt.Fprintf(a.errw, "claudemesh: %s\n", render.Line(fmt.Sprintf(format, args...)))
 }
 
 // memberships opens the profile and returns what --mesh selects: all that were

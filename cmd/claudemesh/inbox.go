@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -304,12 +303,19 @@ func (a *app) showInbox(shown []message, wait time.Duration) {
 	}
 }
 
+const (
+	// margin stands before each row of a message's text.
+	margin = "  | "
+	// maxName is how many bytes of a sender's or target's name are shown.
+	maxName = 128
+)
+
 // showMessage writes one message as a labelled block. Its text is another's: a
-// line of it cannot look like a label.
+// row of it cannot look like a label.
 func (a *app) showMessage(m message) {
-	a.printf("--- from %s to %s, %s\n", render.Line(m.From.Name), render.Line(m.To), render.Clock(m.sent, time.Now()))
+	a.printf("--- from %s to %s, %s\n", clip(m.From.Name, maxName), clip(m.To, maxName), render.Clock(m.sent, time.Now()))
 	if m.Unread {
-		a.printf("    for      %s (unread by its agent)\n", m.To)
+		a.printf("    for      %s (unread by its agent)\n", render.Line(m.To))
 	}
 	a.printf("    mesh     %s\n    key      %s\n    id       %s\n", m.Mesh, m.From.Pubkey[:16], m.ID)
 	if m.ReplyTo != nil {
@@ -318,8 +324,8 @@ func (a *app) showMessage(m message) {
 	if m.Priority != string(client.Next) {
 		a.printf("    priority %s\n", m.Priority)
 	}
-	for line := range strings.SplitSeq(render.Visible(m.Text), "\n") {
-		a.printf("  | %s\n", line)
+	for _, row := range render.Rows(m.Text, a.columns()-len(margin)) {
+		a.printf("%s%s\n", margin, row)
 	}
 	a.printf("\n")
 }

@@ -134,6 +134,16 @@ func (a *app) terminal() (fd int, ok bool) {
 	return int(f.Fd()), term.IsTerminal(int(f.Fd()))
 }
 
+// columns is how wide a row of the output may be: the terminal's, or what any takes.
+func (a *app) columns() int {
+	if f, isFile := a.out.(*os.File); isFile {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return max(width, 20)
+		}
+	}
+	return 2000
+}
+
 // input is standard input until ctx ends: an interrupt ends the wait for it.
 func (a *app) input(ctx context.Context) io.Reader { return interruptible{ctx, a.in} }
 
@@ -164,7 +174,7 @@ func (i interruptible) Read(p []byte) (int, error) {
 
 // confirm asks yes or no on the terminal; no is the answer to anything else.
 func (a *app) confirm(ctx context.Context, question string) (bool, error) {
-	fmt.Fprintf(a.errw, "%s [y/N] ", question)
+	fmt.Fprintf(a.errw, "%s [y/N] ", render.Line(question))
 	line, err := bufio.NewReader(io.LimitReader(a.input(ctx), 1024)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err

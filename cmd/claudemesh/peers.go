@@ -134,5 +134,5 @@ func peerRow(p client.Peer, marks []string, several bool) []string {
 		status = "online"
 	}
 	wake := cmp.Or(string(p.Wakeability().Wake), "-")
-	return []string{name, status, wake, clip(p.Card.Summary, 60), render.Line(p.Card.Cwd), seen, short(p.Key), strings.Join(marks, ", ")}
+	return []string{name, status, wake, clip(p.Card.Summary, 60), clip(p.Card.Cwd, maxCwd), seen, short(p.Key), strings.Join(marks, ", ")}
 }

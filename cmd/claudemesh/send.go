@@ -212,10 +212,10 @@ func (a *app) showSent(sent *client.Sent) {
 	for _, key := range order {
 		g := groups[key]
 		if t := g[0]; t.Err == nil && (strings.HasPrefix(t.Target, "@") || t.Target == "*") {
-			a.printf("%s\n", describeGroup(t.Target, g))
+			a.printf("%s\n", render.Line(describeGroup(t.Target, g)))
 			continue
 		}
-		a.printf("%s\n", describeTarget(g[0], sent.Priority, now))
+		a.printf("%s\n", render.Line(describeTarget(g[0], sent.Priority, now)))
 	}
 	if slices.ContainsFunc(sent.Targets, func(t client.SentTarget) bool { return t.State == client.Stored }) {
 		a.printf("%s\n", a.whenAway())

@@ -170,7 +170,7 @@ func (a *app) showStatus(st meshStatus) {
 		a.printf("          on this machine, and does not run; claudemesh up starts it\n")
 	}
 	if st.Error != "" {
-		a.printf("  error   %s\n", st.Error)
+		a.printf("  error   %s\n", render.Line(st.Error))
 	}
 	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
 		a.printf("  clock   this machine's clock is %s\n", skew(off))
@@ -183,7 +183,7 @@ func (a *app) showStatus(st meshStatus) {
 	a.printf("  inbox   %d unread for %s\n", st.Unread, st.Member)
 	for _, seat := range st.Seats {
 		if seat.Unread > 0 {
-			a.printf("          %d unread for %s in %s\n", seat.Unread, seat.Name, seat.Dir)
+			a.printf("          %d unread for %s in %s\n", seat.Unread, seat.Name, render.Line(seat.Dir))
 		}
 	}
 }

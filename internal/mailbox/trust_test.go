@@ -115,12 +115,14 @@ func TestGates(t *testing.T) {
 		m, err := b.Message(ctx, id(1), toBob.Recipients)
 		check(t, err)
 		equal(t, say(m.Priority, m.Urgency, m.Gate, m.Own), "now next 0 false")
-
-		trust(t, b, level(mailbox.Trusted))
-		equal(t, gated(t, b), "[1] now 0;[4] now 0;[2] next 0;[3] low 0;")
 		q := toBob
 		q.AtLeast = wire.PriorityNow
 		msgs, more, err := b.List(ctx, q)
+		equal(t, say(idsOf(msgs), more, err), "[4] 0 <nil>")
+
+		trust(t, b, level(mailbox.Trusted))
+		equal(t, gated(t, b), "[1] now 0;[4] now 0;[2] next 0;[3] low 0;")
+		msgs, more, err = b.List(ctx, q)
 		equal(t, say(idsOf(msgs), more, err), "[1 4] 0 <nil>")
 
 		trust(t, b, level(mailbox.Quarantine)) // no broadcast
@@ -216,19 +218,23 @@ func TestBrake(t *testing.T) {
 			o.Sender, o.Sent, o.Hop = bob, start+int64(n), 2
 			put(t, b, o)
 		}
+		byHand, elsewhere := out(20, alice), out(21, carol)
+		byHand.Sender, byHand.Sent, elsewhere.Sender, elsewhere.Sent, elsewhere.Hop = bob, start+5, bob, start+5, 1
+		put(t, b, byHand)
+		put(t, b, elsewhere)
 		gate := func(m mailbox.Incoming) string {
 			t.Helper()
 			batch := []mailbox.Incoming{m}
 			receive(t, b, batch...)
 			return say(batch[0].Urgency, int(batch[0].Gate))
 		}
-		byHand := in(20)
-		byHand.Received = start + 50
-		equal(t, gate(byHand), "next 0")
-		other, elsewhere := automatic(21, start+50), automatic(22, start+50)
-		other.SenderSession, elsewhere.Recipient = key(44), carol
+		asked := in(20)
+		asked.Received = start + 50
+		equal(t, gate(asked), "next 0")
+		other, forCarol := automatic(21, start+50), automatic(22, start+50)
+		other.SenderSession, forCarol.Recipient = key(44), carol
 		equal(t, gate(other), "next 0")
-		equal(t, gate(elsewhere), "next 0")
+		equal(t, gate(forCarol), "next 0")
 		equal(t, gate(automatic(23, start+100)), "next 1") // the 21st
 		own := automatic(24, start+100)
 		own.Own = true
