@@ -25,8 +25,8 @@ func (a *app) backupCommand() *cli.Command {
 	return command(spec{
 		name: "backup", usage: "write your keys and seats into one file, sealed with a passphrase", args: "FILE", min: 1, max: 1,
 		about: "Holds every mesh that was joined, with the member's and the owner's keys from wherever they are, the\n" +
-			"seats, and what is known of members and removals. It holds no messages. The passphrase is asked for on\n" +
-			"the terminal, or six words are made for you; without it the backup is of no use to anybody.",
+			"seats, and what is known of members and removals, grants and blocks. It holds no messages. The passphrase is\n" +
+			"asked for on the terminal, or six words are made for you; without it the backup is of no use to anybody.",
 		example: "claudemesh backup keys.backup\nclaudemesh backup keys.backup --passphrase-stdin <passphrase.txt",
 		flags: []cli.Flag{
 			passphraseFlag(),

@@ -15,6 +15,7 @@ import (
 	"github.com/claudemesh/claudemesh/internal/localbroker"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -123,7 +124,7 @@ var faults = map[wire.Code]struct {
 	wire.CodeUnsupportedVersion: {exitFailed, "update claudemesh, or the broker"},
 }
 
-// explain finds out what an error is to its user.
+// explain finds out what an error is to its user. What it quotes of others stays on one line.
 func explain(err error) *failure {
 	var f *failure
 	var t *client.TargetError
@@ -136,15 +137,15 @@ func explain(err error) *failure {
 		return explainTarget(t)
 	case errors.As(err, &held):
 		return &failure{
-			code: "held", exit: exitRefused, text: "not sent: " + held.Reason,
+			code: "held", exit: exitRefused, text: "not sent: " + render.Line(held.Reason),
 			hint: fmt.Sprintf("look at it with claudemesh held; claudemesh held send %d sends it all the same", held.Number),
 		}
 	case errors.As(err, &l):
-		return &failure{code: "bad_link", exit: exitUsage, text: l.Error(), hint: "ask for the link again and copy it whole"}
+		return &failure{code: "bad_link", exit: exitUsage, text: render.Line(l.Error()), hint: "ask for the link again and copy it whole"}
 	}
 	for _, r := range rules {
 		if errors.Is(err, r.is) {
-			return &failure{code: r.code, exit: r.exit, text: err.Error(), hint: r.hint}
+			return &failure{code: r.code, exit: r.exit, text: render.Line(err.Error()), hint: r.hint}
 		}
 	}
 	if f := explainFault(err); f != nil {
@@ -153,13 +154,13 @@ func explain(err error) *failure {
 	switch {
 	case errors.Is(err, client.ErrUnreachable):
 		return &failure{
-			code: "unreachable", exit: exitUnreachable, text: unreachableText(err),
+			code: "unreachable", exit: exitUnreachable, text: render.Line(unreachableText(err)),
 			hint: "check the address and the network, and that claudemesh-broker runs there; claudemesh up starts the local one",
 		}
 	case errors.Is(err, context.Canceled):
 		return &failure{code: "interrupted", exit: exitInterrupted, text: "interrupted"}
 	}
-	return &failure{code: "failed", exit: exitFailed, text: err.Error(), hint: chmodHint(err.Error())}
+	return &failure{code: "failed", exit: exitFailed, text: render.Line(err.Error()), hint: chmodHint(err.Error())}
 }
 
 // unreachableText names the network's own error alone, without the layers it came through.
@@ -195,7 +196,7 @@ func explainFault(err error) *failure {
 	if !ok {
 		e.exit = exitRefused
 	}
-	return &failure{code: string(code), exit: e.exit, text: text, hint: e.hint}
+	return &failure{code: string(code), exit: e.exit, text: render.Line(text), hint: e.hint}
 }
 
 func explainTarget(t *client.TargetError) *failure {

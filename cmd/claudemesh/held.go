@@ -75,9 +75,7 @@ func (a *app) runHeld(ctx context.Context, _ *cli.Command) error {
 	}
 	for _, h := range out {
 		a.printf("--- %d  to %s in %s\n    held: %s\n", h.Number, render.Line(strings.Join(h.To, ", ")), h.Mesh, render.Line(h.Reason))
-		for line := range strings.SplitSeq(render.Visible(h.Text), "\n") {
-			a.printf("  | %s\n", line)
-		}
+		a.showText(h.Text)
 	}
 	return nil
 }

@@ -324,8 +324,13 @@ func (a *app) showMessage(m message) {
 	if m.Priority != string(client.Next) {
 		a.printf("    priority %s\n", m.Priority)
 	}
-	for _, row := range render.Rows(m.Text, a.columns()-len(margin)) {
+	a.showText(m.Text)
+	a.printf("\n")
+}
+
+// showText writes the text of a message behind the margin.
+func (a *app) showText(text string) {
+	for _, row := range render.Rows(text, a.columns()-len(margin)) {
 		a.printf("%s%s\n", margin, row)
 	}
-	a.printf("\n")
 }

@@ -152,7 +152,7 @@ func TestHostilePeers(t *testing.T) {
 		t.Errorf("%d lines for %d peers", len(lines), 2*len(some))
 	}
 	for _, line := range lines {
-		if cells := regexp.MustCompile(" {2,}").Split(line, -1); len(cells) > 7 {
+		if cells := regexp.MustCompile(" {2,}").Split(strings.TrimSpace(line), -1); len(cells) > 7 {
 			t.Errorf("%d cells: %q", len(cells), cells)
 		}
 	}
@@ -233,7 +233,10 @@ func TestHostileWords(t *testing.T) {
 			}
 		}
 		shows("claudemesh: acme: ", "\n", func() { a.note("%s: %s", "acme", p.Text) })
-		shows("claudemesh: ", "\n", func() { a.showFailure(&failure{text: p.Text}) })
+		shows("claudemesh: x: ", "\n", func() { a.finish(t.Context(), fmt.Errorf("x: %s", p.Text)) })
+		shows("claudemesh: "+client.ErrUnreachable.Error()+": ", "\n  try: "+explain(client.ErrUnreachable).hint+"\n", func() {
+			a.finish(t.Context(), fmt.Errorf("%w: %s", client.ErrUnreachable, p.Text))
+		})
 		shows("claudemesh: x\n  try: ", "\n", func() { a.showFailure(&failure{text: "x", hint: "y" + p.Text}) })
 		shows("fail  broker     ", "\n", func() { a.showFinding(finding{"broker", broken, p.Text, ""}) })
 		shows("ok    broker     x\n                 mend: ", "\n", func() { a.showFinding(finding{"broker", fine, "x", "y" + p.Text}) })
@@ -246,6 +249,14 @@ func TestHostileWords(t *testing.T) {
 		shows("acme: alice (member), offline\n  broker  b\n  outbox  0 messages not yet at the broker\n  inbox   0 unread for alice\n          1 unread for web in ", "\n", func() {
 			a.showStatus(meshStatus{listed: listed{Mesh: "acme", Member: "alice", Role: "member", Broker: "b"}, Seats: []seatStatus{{"web", p.Text, 1}}})
 		})
+		shows("1  ", "\n", func() { a.table([][]string{entry{Number: 1, Name: p.Text, Code: "x", Note: p.Text}.row(1)}) })
+		shows("claudemesh: not sent: ", "\n  try: "+explain(&client.HeldError{Number: 1}).hint+"\n", func() {
+			a.finish(t.Context(), &client.HeldError{Number: 1, Reason: p.Text})
+		})
+		out.Reset()
+		a.showText(p.Text)
+		s.lines(out.String(), margin)
+		s.hold(injection.CheckTerminal(out.String()))
 		shows("--- from bob to ", "\n    mesh     acme\n    key      0000000000000000\n    id       1\n  | hi\n\n", func() {
 			key := client.Key{}
 			a.showMessage(message{ID: "1", Mesh: "acme", From: sender{Name: "bob", Pubkey: key.String()}, To: p.Text, Priority: "next", Text: "hi", sent: time.Now()})
@@ -264,6 +275,8 @@ func TestHostileHooks(t *testing.T) {
 	box, err := mailbox.Open(ctx, filepath.Join(dir, "mailbox.db"))
 	s.hold(err)
 	defer func() { s.hold(box.Close()) }()
+	_, err = box.ChangeTrust(ctx, wire.ID{1}, wire.Key{7}, 1, func(t *mailbox.Trust) error { t.Level, t.Grants = mailbox.Trusted, nil; return nil })
+	s.hold(err)
 	for i, h := range injection.Some(16) {
 		s.hold(box.PutAgent(ctx, mailbox.Agent{Process: process.Self(), Mode: mailbox.Push, Server: process.Self(), Seats: []mailbox.AgentSeat{
 			{Mesh: wire.ID{1}, Name: "acme", Key: wire.Key{1}, Member: wire.Key{2}, Self: "alice/web"},

@@ -27,9 +27,10 @@ func (a *app) printJSON(v any) {
 
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.out, format, args...) }
 
-// showFailure writes the cause, and a line with what to do next.
+// showFailure writes the cause, and a line with what to do next. Only words of
+// ours are more than a line: explain has seen to others'.
 func (a *app) showFailure(f *failure) {
-	a.note("%s", f.text)
+	fmt.Fprintf(a.errw, "claudemesh: %s\n", render.Visible(f.text))
 	if f.hint != "" {
 		fmt.Fprintf(a.errw, "  try: %s\n", render.Line(f.hint))
 	}

@@ -30,6 +30,7 @@ func newHostile(t *testing.T) *hostile {
 		Process: process.Self(), Mode: mailbox.Push,
 		Seats: []mailbox.AgentSeat{{Mesh: mesh, Name: "acme", Key: web, Member: alice, Self: "alice/web", Offset: offset, Online: true}},
 	}))
+	w.trust(mailbox.Trusted)
 	return &hostile{world: w}
 }
 

@@ -9,8 +9,8 @@
 //   - internal/mcpserver: the text and the data of check_messages, send_message with
 //     its answer, list_peers and message_status; errors with their candidates; the
 //     content and meta of channel notifications;
-//   - cmd/claudemesh: inbox, peers, members, send, status and errors, as text and as
-//     JSON; hooks and the status line as Claude Code runs them.
+//   - cmd/claudemesh: inbox, held, peers, members, send, status, doctor, audit and
+//     errors, as text and as JSON; hooks and the waiter on a real mailbox.
 //
 // Names of members, meshes, labels, groups and roles stand unescaped where they are
 // shown, for a name is refused where it is verified: a pattern of a few ASCII

@@ -322,8 +322,6 @@ func newPair(t testing.TB) *pair {
 	p.alice, p.a = session(p.w, p.am, "web")
 	p.bm = p.w.Join(p.a, "member", "bob")
 	p.bob, p.b = session(p.w, p.bm, "api")
-	p.alice.trusts(p.b)
-	p.bob.trusts(p.a)
 	return p
 }
 

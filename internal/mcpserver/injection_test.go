@@ -67,7 +67,9 @@ func TestHostileTexts(t *testing.T) {
 	p.bob.end()
 	w := raw(t, p.bob.fleet, p.bob.box)
 	w.write(hello)
-	w.line()
+	if line, _ := w.line(); strings.Contains(line, "claude/channel/permission") {
+		t.Errorf("permissions are relayed: %s", line)
+	}
 	w.write(inited)
 	all := slices.DeleteFunc(injection.Payloads(), func(p injection.Payload) bool { return p.Text == "" })
 	want := map[string]map[string]string{}

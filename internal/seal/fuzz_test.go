@@ -3,36 +3,16 @@ package seal
 import (
 	"bytes"
 	"encoding/json"
-	"os"
-	"slices"
 	"testing"
 
 	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-// frozenPush is a sealed vector: the fuzzer's processes must agree on the seeds.
-func frozenPush(f *testing.F, name string) *wire.Push {
-	f.Helper()
-	b, err := os.ReadFile(frozenFile)
-	if err != nil {
-		f.Fatal(err)
-	}
-	var v frozen
-	if err := json.Unmarshal(b, &v); err != nil {
-		f.Fatal(err)
-	}
-	i := slices.IndexFunc(v.Sealed, func(s sealedVector) bool { return s.Name == name })
-	p, err := wire.Decode([]byte(v.Sealed[i].Push))
-	if err != nil {
-		f.Fatal(err)
-	}
-	return p.(*wire.Push)
-}
-
 // FuzzOpenDirect: no bytes but a seed's open.
 func FuzzOpenDirect(f *testing.F) {
-	p := frozenPush(f, "dm")
+	p := pushes(f, "envelope: dm")[0].push
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), string(p.Mode))
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), "receipt")
 	f.Add([]byte(p.Nonce), []byte{}, "dm")
@@ -46,7 +26,7 @@ func FuzzOpenDirect(f *testing.F) {
 
 // FuzzOpenWrap: no wrap and no body but a seed's open.
 func FuzzOpenWrap(f *testing.F) {
-	p := frozenPush(f, "group, first")
+	p := pushes(f, "envelope: group, first")[0].push
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), []byte(p.Wrap))
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), []byte{})
 	sh := shared(f, "bob/1", "alice/1")
@@ -99,8 +79,12 @@ func FuzzParseInner(f *testing.F) {
 
 // FuzzHeader: a header has one encoding.
 func FuzzHeader(f *testing.F) {
-	for _, v := range innerVectors() {
-		f.Add([]byte(v.Header))
+	for _, p := range pushes(f, "envelope: ") {
+		var out struct{ Header vectors.Hex }
+		if err := json.Unmarshal(p.Out, &out); err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(out.Header))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHeader(b)

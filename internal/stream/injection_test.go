@@ -33,6 +33,7 @@ func TestHostileTexts(t *testing.T) {
 	t.Parallel()
 	r := emptyRoom(t, mailbox.NewMemory())
 	check(t, r.box.PutAgent(ctx, agentOf(mailbox.Push)))
+	r.trust(mailbox.Trusted)
 	r.hello()
 	for _, p := range injection.Payloads() {
 		holds := func(how, text string, want map[string]string) {
