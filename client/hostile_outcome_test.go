@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -61,6 +62,15 @@ func (h *hostile) isNamed(a attack) {
 	}
 	if got := h.suspects(); !slices.Equal(got, want) {
 		h.Errorf("bob reports %v, want %v", got, want)
+	}
+	records, err := h.box.Audit(h.Context(), 0, 1000)
+	if err != nil {
+		h.Fatal(err)
+	}
+	for _, code := range want {
+		if !slices.ContainsFunc(records, func(r audit.Record) bool { return r.Event == audit.Refused && r.Code == code }) {
+			h.Errorf("the audit log lacks %s", code)
+		}
 	}
 }
 

@@ -102,10 +102,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		}
 		o, err := c.openPush(ctx, k, p)
 		if f := new(wire.Fault); errors.As(err, &f) {
-			k.nack(p, f.Code)
-			c.note(ctx, audit.Entry{
-				Event: audit.Refused, Member: p.SenderMember, Session: p.SenderPubkey, Message: p.ID, Code: string(f.Code),
-			})
+			k.refuse(ctx, p, f.Code)
 			continue
 		}
 		if err != nil {
@@ -113,7 +110,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		}
 		if o.Header.Mode == wire.ModeReceipt {
 			if err := c.readReceipt(ctx, o); err != nil {
-				k.nack(p, err.Code)
+				k.refuse(ctx, p, err.Code)
 			} else {
 				k.acks = append(k.acks, p.Delivery)
 			}
@@ -152,11 +149,19 @@ func refusalCode(err error) wire.Code {
 	return wire.CodeReplayed
 }
 
+// refuse is nack for what the mailbox has not seen, whose log has not got it.
+func (k *conn) refuse(ctx context.Context, p *wire.Push, code wire.Code) {
+	k.nack(p, code)
+	k.c.note(ctx, audit.Entry{
+		Event: audit.Refused, Member: p.SenderMember, Session: p.SenderPubkey, Message: p.ID, Code: string(code),
+	})
+}
+
 // nack refuses a delivery for good and says so here: nothing of it reaches a model.
 func (k *conn) nack(p *wire.Push, code wire.Code) {
 	k.c.log.Warn("message refused", "code", code, "from", p.SenderPubkey.Short(), "id", p.ID.String()[:8])
 	if !slices.Contains(innocent, code) {
-		k.c.caught(code, "a message")
+		k.c.count(code, "a message")
 	}
 	_ = k.send(&wire.ClientNack{Delivery: p.Delivery, Code: code})
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -57,16 +58,30 @@ func (c *Client) Caught() string {
 	return strings.Join(said, "; ")
 }
 
-// caught notes what no honest broker does and returns it as an error.
+// noteAgain is how long a code must not have come before it is noted anew: no broker
+// fills the audit log.
+const noteAgain = time.Minute
+
+// caught notes what no honest broker does, here and in the audit log, and returns it
+// as an error.
 func (c *Client) caught(code wire.Code, what string) *wire.Fault {
 	c.log.Warn("the broker shows what does not hold", "code", code, "what", what)
+	if quiet := c.count(code, what); quiet > noteAgain {
+		c.note(c.ctx, audit.Entry{Event: audit.Refused, Code: string(code), Note: what})
+	}
+	return wire.Faultf(code, what)
+}
+
+// count counts what was noticed and returns how long ago it was the last time.
+func (c *Client) count(code wire.Code, what string) (quiet time.Duration) {
 	c.suspicions.mu.Lock()
 	defer c.suspicions.mu.Unlock()
 	if c.suspicions.all == nil {
 		c.suspicions.all = map[wire.Code]Suspicion{}
 	}
-	c.suspicions.all[code] = Suspicion{code, what, c.suspicions.all[code].Count + 1, c.now()}
-	return wire.Faultf(code, what)
+	old, now := c.suspicions.all[code], c.now()
+	c.suspicions.all[code] = Suspicion{code, what, old.Count + 1, now}
+	return now.Sub(old.Last)
 }
 
 // innocent are the refusals of messages that an honest broker brings as well: of who
