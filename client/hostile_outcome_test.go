@@ -56,7 +56,7 @@ func (h *hostile) isNamed(a attack) {
 	h.Helper()
 	var want []string
 	switch {
-	case a.does == noJoin || a.does == tells || a.does == nothing || a.does == addsNone:
+	case slices.Contains([]outcome{noJoin, tells, asTold, addsNone, nothing}, a.does):
 	case a.err != string(wire.CodeRemoved) || a.does != refuses: // whose message may have been under way
 		want = []string{a.err}
 	}

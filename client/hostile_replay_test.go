@@ -165,10 +165,21 @@ var receiptAttacks = []attack{
 		h.inject(&wire.Receipt{ID: s.ID, Recipient: h.alice.Key(), State: wire.StateDelivered, At: 1})
 		state(h.T, h.bob, s.ID, client.Bounced)
 	}},
-	{"\"delivered\" of what was not, in a receipt or a status", nothing, "", func(h *hostile) {
-		id := h.asked()
-		h.inject(&wire.Receipt{ID: id, Recipient: h.alice.Key(), State: wire.StateDelivered, At: 1})
-		state(h.T, h.bob, id, client.Delivered) // the broker's word; that it was read is sealed
+	{"\"delivered\" of what was not, in a receipt or a status", asTold, "", func(h *hostile) {
+		cm := h.carol() // who is not there
+		first, second := send(h.T, h.bob, "carol", "one").ID, send(h.T, h.bob, "carol", "two").ID
+		h.inject(&wire.Receipt{ID: first, Recipient: cm.MemberKey(), State: wire.StateDelivered, At: 1})
+		h.lie(func(f wire.Frame) []wire.Frame {
+			if l, ok := f.(*wire.StatusList); ok {
+				for i := range l.Statuses {
+					l.Statuses[i].State = wire.StateDelivered
+				}
+			}
+			return []wire.Frame{f}
+		})
+		for _, id := range []wire.ID{first, second} {
+			state(h.T, h.bob, id, client.Delivered) // the broker's word, and said to be; that it was read is sealed
+		}
 	}},
 	{"a read receipt by whom the message was not for", refuses, "bad_receipt", func(h *hostile) {
 		carol := memberKey(h.carol())
