@@ -34,9 +34,8 @@ type conn struct {
 	out      *wire.Queue
 	hello    *wire.HelloAck
 	pushes   chan *wire.Push
-	acks     []int64         // of what is on disk; the receiver's
-	taken    map[taken]int64 // the delivery that each came by; the receiver's
-	deaf     chan struct{}   // closed when nobody takes pushes any more
+	acks     []int64       // of what is on disk; the receiver's
+	deaf     chan struct{} // closed when nobody takes pushes any more
 	lastRead atomic.Int64
 
 	mu      sync.Mutex // guards the following
@@ -156,7 +155,7 @@ func (c *Client) connect() (*conn, error) {
 	defer cancel()
 	k := &conn{
 		c: c, out: wire.NewQueue(64, 256<<10, 8<<20), pushes: make(chan *wire.Push, pushBatch),
-		deaf: make(chan struct{}), waiting: map[string]chan wire.Frame{}, taken: map[taken]int64{},
+		deaf: make(chan struct{}), waiting: map[string]chan wire.Frame{},
 	}
 	alive := func() { k.lastRead.Store(c.now().UnixMilli()) }
 	ws, _, err := websocket.Dial(ctx, c.m.Broker, &websocket.DialOptions{

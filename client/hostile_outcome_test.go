@@ -56,7 +56,7 @@ func (h *hostile) isNamed(a attack) {
 	h.Helper()
 	var want []string
 	switch {
-	case slices.Contains([]outcome{noJoin, tells, asTold, addsNone, nothing}, a.does):
+	case slices.Contains([]outcome{noJoin, tells, once, asTold, addsNone, nothing}, a.does):
 	case a.err != string(wire.CodeRemoved) || a.does != refuses: // whose message may have been under way
 		want = []string{a.err}
 	}

@@ -40,6 +40,7 @@ const (
 	noJoin   outcome = "does not join"
 	tells    outcome = "tells the person"
 	addsNone outcome = "does not count among the recipients"
+	once     outcome = "takes it once, and acknowledges it again"
 	asTold   outcome = "says it as the broker's word, never that it was read"
 	nothing  outcome = "nothing changes"
 )

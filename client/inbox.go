@@ -120,17 +120,16 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		in, from = append(in, c.incoming(p, o)), append(from, p)
 	}
 	if len(in) > 0 {
-		fresh, errs, err := c.box.Receive(ctx, in)
+		_, errs, err := c.box.Receive(ctx, in)
 		if err != nil {
 			return err
 		}
 		for i, p := range from {
 			if code := refusalCode(errs[i]); code != "" {
 				k.nack(p, code)
-				continue
+			} else {
+				k.acks = append(k.acks, p.Delivery)
 			}
-			k.checkOnce(p, fresh[i])
-			k.acks = append(k.acks, p.Delivery)
 		}
 	}
 	return nil

@@ -104,23 +104,3 @@ func undone(r *trust.Roster, s mailbox.Statement) error {
 	}
 	return nil
 }
-
-// taken is a message that was stored, as its recipient knows it.
-type taken struct {
-	sender, recipient Key
-	id                ID
-}
-
-// checkOnce: a message that comes again is stored once whatever the broker does. Under
-// the same number it comes again when an acknowledgement was lost; under another, on
-// the same connection, it is replayed.
-func (k *conn) checkOnce(p *wire.Push, fresh bool) {
-	t := taken{p.SenderPubkey, p.To, p.ID}
-	if was, ok := k.taken[t]; ok && !fresh && was != p.Delivery {
-		k.c.caught(wire.CodeReplayed, "a message under another number")
-	}
-	if len(k.taken) >= maxShared {
-		clear(k.taken)
-	}
-	k.taken[t] = p.Delivery
-}
