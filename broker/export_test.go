@@ -69,6 +69,17 @@ func Routed(b *Broker, mesh wire.ID, key wire.Key) int {
 	return n
 }
 
+// Leaving returns how many members' removals are under way.
+func Leaving(b *Broker, mesh wire.ID) int {
+	m, err := b.mesh(context.Background(), mesh)
+	if err != nil {
+		return -1
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.leaving)
+}
+
 // InFlight returns the leases of the connections of a session.
 func InFlight(b *Broker, mesh wire.ID, session wire.Key) int {
 	m, err := b.mesh(context.Background(), mesh)
