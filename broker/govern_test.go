@@ -242,11 +242,15 @@ func TestPause(t *testing.T) {
 	ask[*wire.Ack](a, second)
 	short := w.paused(w.owner, 20*time.Second)
 	ask[*wire.OK](b, short)
-	if e := a.refused(a.dm(b.pub()), wire.CodePaused); e.RetryAfterMs > 20_000 {
+	passing := a.dm(b.pub(), func(s *wire.Send) { s.Expires = w.Now().Add(25 * time.Second).UnixMilli() })
+	if e := a.refused(passing, wire.CodePaused); e.RetryAfterMs > 20_000 {
 		t.Errorf("retry after %d ms", e.RetryAfterMs)
 	}
-	w.Advance(2 * time.Minute)
-	ask[*wire.Ack](a, a.dm(b.pub()))
+	w.Advance(40 * time.Second)
+	after := a.dm(b.pub())
+	a.refused(after, wire.CodePaused)    // the first comes first
+	a.refused(passing, wire.CodeExpired) // and will come no more
+	ask[*wire.Ack](a, after)
 }
 
 func TestPauseRefused(t *testing.T) {
