@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -225,5 +226,5 @@ func HoldCommits(b *Broker) (release func()) {
 	held, gate := make(chan struct{}), make(chan struct{})
 	b.store.Settle(nil, func([]bool, error) { close(held); <-gate })
 	<-held
-	return func() { close(gate) }
+	return sync.OnceFunc(func() { close(gate) })
 }

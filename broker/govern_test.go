@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -388,6 +389,7 @@ func TestRemoveAtOnce(t *testing.T) {
 	}
 	victims := map[*peer]*user{a: bob, b: eve}
 	release := broker.HoldCommits(w.Broker) // both are on their way before either is stored
+	defer release()
 	ids := map[*peer]string{}
 	for p, f := range removals {
 		ids[p] = p.request(f)
@@ -449,6 +451,7 @@ func TestSendInTheInstantOfRemoval(t *testing.T) {
 	a, o, b := w.founder.session(), w.founder.observer(), bob.session()
 	f := w.removal(o, w.owner, bob, w.founder)
 	release := broker.HoldCommits(w.Broker)
+	defer release()
 	o.request(f)
 	w.eventually("the removal is under way", func() bool { return broker.Leaving(w.Broker, w.m.MeshID) == 1 })
 	m := b.dm(a.pub())
@@ -471,9 +474,9 @@ func TestSendInTheInstantOfRemoval(t *testing.T) {
 func TestMemberPagesOfRoles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	bob := w.join(trust.RoleMember, "bob")
+	bob, often := w.join(trust.RoleMember, "bob"), w.join(trust.RoleMember, "often")
 	for i := range 120 {
-		w.setRole(bob, []string{trust.RoleAdmin, trust.RoleMember}[i%2], int64(i+1))
+		w.setRole(often, []string{trust.RoleAdmin, trust.RoleMember}[i%2], int64(i+1))
 	}
 	w.setRole(bob, trust.RoleAdmin, 1000)
 	bob.admit(bob.key, "eve")
@@ -503,7 +506,35 @@ func TestMemberPagesOfRoles(t *testing.T) {
 		}
 	}
 	_, until := r.Pauses(w.Now().UnixMilli())
-	if err != nil || pages < 2 || len(r.Members()) != 3 || until == 0 {
+	if err != nil || pages < 2 || len(r.Members()) != 4 || until == 0 {
 		t.Errorf("%v; %d pages, %d members, paused until %d", err, pages, len(r.Members()), until)
+	}
+}
+
+// A join and a block that come at once are both in force when they are answered.
+func TestChangesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	bob := w.join(trust.RoleMember, "bob")
+	a, b := w.founder.session(), bob.session()
+	in := w.capability(w.owner, trust.RoleMember, 100, w.Now().Add(time.Hour))
+	ask[*wire.OK](a, in.put(1))
+	for round := range 24 {
+		late := w.newUser(in, "late-"+string(rune('a'+round)))
+		release := broker.HoldCommits(w.Broker) // one transaction has both
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if status, body := w.postJoin(late.cert); status != 200 {
+				t.Error(status, body)
+			}
+		})
+		a.write(&wire.Block{Req: wire.Req{ReqID: "block"}, Member: bob.key.Public(), Blocked: round%2 == 0})
+		release()
+		want(a, func(f *wire.OK) bool { return f.ReqID == "block" })
+		if _, blocked := b.answer(b.dm(a.pub())).(*wire.Error); blocked != (round%2 == 0) {
+			t.Errorf("round %d: blocked %v", round, blocked)
+		}
+		wg.Wait()
+		late.observer().end()
 	}
 }
