@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X github.com/claudemesh/claudemesh/internal/version.version=$(
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test test-claude test-cluster faults soak soak-faults soak-leak soak-store soak-cluster check fuzz bench dist clean
+.PHONY: build demo test test-claude test-cluster faults soak soak-faults soak-leak soak-store soak-cluster soak-fuzz check fuzz bench dist clean
 
 build: ## both binaries, into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/claudemesh ./cmd/claudemesh-broker
@@ -34,8 +34,8 @@ faults: ## kill -9 of broker and clients, cut and stalled sockets, wrong clocks,
 	go test -timeout 10m -count=1 -v ./internal/faults/
 
 SOAK = SOAK=1 go test -timeout 2h -count=1 -v
-soak: ## all of that with its long numbers, and the store's damage, power cuts and model: within two hours
-	@$(MAKE) --no-print-directory -j3 --output-sync=target soak-faults soak-leak soak-store soak-cluster
+soak: ## all of that with its long numbers, the store's damage, power cuts and model, and two minutes of every fuzz target: within two hours
+	@$(MAKE) --no-print-directory -j4 --output-sync=target soak-fuzz soak-faults soak-leak soak-store soak-cluster
 
 soak-faults:
 	$(SOAK) -skip TestLeak ./internal/faults/
@@ -50,6 +50,9 @@ soak-store:
 soak-cluster:
 	$(SOAK) ./internal/cluster/
 
+soak-fuzz: # one after the other on one core, beside the others: their number times two minutes
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=2m FUZZFLAGS='-parallel 1'
+
 check: ## what review asks for besides: format, vet, staticcheck, race detector
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }
 	go vet ./...
@@ -58,10 +61,10 @@ check: ## what review asks for besides: format, vet, staticcheck, race detector
 	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
 
 FUZZTIME ?= 20s
-fuzz: ## every fuzz target for FUZZTIME
+fuzz: ## every fuzz target for FUZZTIME; FUZZFLAGS holds more flags of go test
 	@for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $(FUZZFLAGS) $$pkg || exit 1; \
 	  done; \
 	done
 

@@ -48,6 +48,7 @@ func TestLayers(t *testing.T) {
 		{"internal/trust", "internal/seal", "trust needs no envelopes"},
 		{"internal/localbroker", "broker", "it runs the broker's program"},
 		{"internal/localbroker", "client", "it knows processes, and nothing of meshes"},
+		{"internal/backup", "client", "it knows names, bytes and a passphrase"},
 		{"internal/claudecode", "client", "it knows Claude Code and nothing of the network"},
 		{"internal/claudecode", "internal/wire", "it knows Claude Code and nothing of the network"},
 	} {

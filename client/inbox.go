@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/seal"
 	"github.com/claudemesh/claudemesh/internal/trust"
@@ -101,6 +102,9 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		o, err := c.openPush(ctx, k, p)
 		if f := new(wire.Fault); errors.As(err, &f) {
 			k.nack(p, f.Code)
+			c.note(ctx, audit.Entry{
+				Event: audit.Refused, Member: p.SenderMember, Session: p.SenderPubkey, Message: p.ID, Code: string(f.Code),
+			})
 			continue
 		}
 		if err != nil {
@@ -123,14 +127,27 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 			return err
 		}
 		for i, p := range from {
-			if errs[i] != nil {
-				k.nack(p, wire.CodeReplayed)
+			if code := refusalCode(errs[i]); code != "" {
+				k.nack(p, code)
 			} else {
 				k.acks = append(k.acks, p.Delivery)
 			}
 		}
 	}
 	return nil
+}
+
+// refusalCode is why the mailbox does not take a message; "" when it does.
+func refusalCode(err error) wire.Code {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, mailbox.ErrBlocked):
+		return wire.CodeBlocked
+	case errors.Is(err, mailbox.ErrNotGranted):
+		return wire.CodeNotGranted
+	}
+	return wire.CodeReplayed
 }
 
 // nack refuses a delivery for good and says so here: nothing of it reaches a model.
@@ -271,7 +288,7 @@ func (c *Client) incoming(p *wire.Push, o seal.Opened) mailbox.Incoming {
 	return mailbox.Incoming{
 		Mesh: h.Mesh, Recipient: p.To, SenderMember: h.SenderMember, SenderSession: h.SenderSession, SenderName: name,
 		ID: h.ID, Mode: h.Mode, Target: h.Target, Priority: h.Priority, ContentType: o.Content.Type, Text: string(o.Content.Body),
-		ReplyTo: h.ReplyTo, Replaces: h.Replaces, Sent: h.Sent, Expires: h.Expires, Received: c.clock(), Seq: h.Seq,
+		Hop: h.Hop, Own: h.SenderMember == c.member.Public(), ReplyTo: h.ReplyTo, Replaces: h.Replaces, Sent: h.Sent, Expires: h.Expires, Received: c.clock(), Seq: h.Seq,
 	}
 }
 
@@ -379,7 +396,7 @@ func (c *Client) Receive(ctx context.Context) iter.Seq2[*Received, error] {
 		changes := c.box.Watch(ctx)
 		seen := map[int64]bool{}
 		for {
-			msgs, _, err := c.box.List(ctx, mailbox.Query{Mesh: c.m.MeshID, Recipients: c.Addresses(), Limit: 1000})
+			msgs, _, err := c.box.List(ctx, mailbox.Query{Mesh: c.m.MeshID, Recipients: c.Addresses(), Gate: mailbox.Shelf, Limit: 1000})
 			if ctx.Err() != nil {
 				return
 			}
@@ -421,7 +438,7 @@ func (c *Client) AwaitReply(ctx context.Context, id ID) (msg mailbox.Incoming, o
 	defer tick.Stop()
 	for {
 		q := mailbox.Query{
-			Mesh: c.m.MeshID, Recipients: c.Addresses(), ReplyTo: id, Now: c.now().UnixMilli(), Limit: 1,
+			Mesh: c.m.MeshID, Recipients: c.Addresses(), ReplyTo: id, Gate: mailbox.Shelf, Now: c.now().UnixMilli(), Limit: 1,
 		}
 		msgs, _, err := c.box.Take(context.WithoutCancel(ctx), q, c.self, c.clock())
 		if err != nil {

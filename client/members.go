@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
@@ -37,12 +38,17 @@ func (c *Client) Members() []Member {
 			seen[p.Member] = p
 		}
 	}
-	for _, m := range c.roster.Members() {
+	all := c.roster.Members()
+	founder := slices.IndexFunc(all, func(m trust.Member) bool { return m.Role == trust.RoleOwner })
+	for _, m := range all {
 		v := Member{
 			Key: m.Key, Name: m.Name, Role: m.Role, Joined: m.Joined, Self: m.Key == c.member.Public(), Invite: m.Invite,
 		}
 		if !m.Invite.IsZero() {
 			v.Issuer = c.issuerName(m.Issuer)
+			if m.Issuer == c.m.Owner && founder >= 0 {
+				v.Issuer = all[founder].Name
+			}
 		}
 		if p := seen[m.Key]; p != nil {
 			v.LastSeen, v.Online = p.LastSeen, p.Online
@@ -167,7 +173,12 @@ func (c *Client) applyMembers(ctx context.Context, known int64, pages []*wire.Me
 	c.mu.Lock()
 	c.version, c.generation = version, pages[0].Generation
 	c.mu.Unlock()
-	if err := c.box.SaveStatements(ctx, c.m.MeshID, version, good); err != nil {
+	fresh, err := c.box.SaveStatements(ctx, c.m.MeshID, version, good)
+	if err != nil {
+		return err
+	}
+	c.chronicle(ctx, good, fresh)
+	if err := c.keepPause(ctx); err != nil {
 		return err
 	}
 	for _, k := range gone {

@@ -295,7 +295,7 @@ func (c *Client) reseal(ctx context.Context, id ID, recipient Key) error {
 		return nil
 	}
 	to := []resolved{{Recipient{Key: member, Member: member, Name: m.Name}, out.Target}}
-	msg := Message{To: []string{m.Name}, Text: out.Text, Priority: out.Priority, ReplyTo: out.ReplyTo}
+	msg := Message{To: []string{m.Name}, Text: out.Text, Priority: out.Priority, ReplyTo: out.ReplyTo, Hop: out.Hop}
 	h := c.newHeader(msg, to, false)
 	h.Replaces = id
 	if err := c.put(ctx, h, textContent(out.Text), to); err != nil {

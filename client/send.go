@@ -44,6 +44,9 @@ type Message struct {
 	Priority Priority      // default Next
 	ReplyTo  ID            // zero when it answers nothing
 	Expires  time.Duration // default 7 days, for Now 1 hour; at most 30 days
+	By       Author        // who made it; default ByProgram
+	Looked   bool          // a person has looked at it: it is not held
+	Hop      uint64        // at least; of a message that was held
 }
 
 // Sent says what became of a message so far.
@@ -128,7 +131,8 @@ func (d *directory) all(targets []string) (to []resolved, failed []SentTarget, m
 // it can. It returns what is known by then: accepted by the broker, or stored
 // here when the broker is away. Targets that do not resolve are refused, each
 // with its reason; the others are sent all the same. When none resolves, the
-// error is the first one's.
+// error is the first one's. *HeldError when a person is to look at it first;
+// *RemovedError and *Fault when nothing of this member's is taken now.
 func (c *Client) Send(ctx context.Context, m Message) (*Sent, error) {
 	if m.Priority == "" {
 		m.Priority = Next
@@ -161,6 +165,9 @@ func (c *Client) Send(ctx context.Context, m Message) (*Sent, error) {
 	}
 	if len(to) > wire.MaxWraps {
 		return nil, wire.Faultf(wire.CodeAudienceTooLarge, fmt.Sprintf("%d recipients, at most %d", len(to), wire.MaxWraps))
+	}
+	if m.Hop, err = c.brake(ctx, &m, to); err != nil {
+		return nil, err
 	}
 	id, err := c.store(ctx, m, to, multi)
 	if err != nil {
@@ -217,7 +224,7 @@ func (c *Client) newHeader(m Message, to []resolved, multi bool) seal.Header {
 	h := seal.Header{
 		Mode: wire.ModeDM, Mesh: c.m.MeshID, SenderMember: c.member.Public(), SenderSession: c.self,
 		Target: strings.Join(m.To, ","), Sent: sent, Expires: sent + age.Milliseconds(), Priority: m.Priority,
-		ReplyTo: m.ReplyTo, Generation: gen, ID: newID(sent),
+		ReplyTo: m.ReplyTo, Generation: gen, ID: newID(sent), Hop: m.Hop,
 	}
 	switch {
 	case slices.Contains(m.To, "*") || slices.Contains(m.To, "@all"):
@@ -283,7 +290,7 @@ func (c *Client) sealOut(h seal.Header, content seal.Content, to []resolved, sha
 	}
 	out := mailbox.Outgoing{
 		Mesh: h.Mesh, Sender: c.self, ID: h.ID, Mode: h.Mode, Target: h.Target, Priority: h.Priority, Sent: h.Sent,
-		Expires: h.Expires, ReplyTo: h.ReplyTo, Replaces: h.Replaces, Nonce: env.Nonce, Ciphertext: env.Ciphertext,
+		Expires: h.Expires, ReplyTo: h.ReplyTo, Replaces: h.Replaces, Hop: h.Hop, Nonce: env.Nonce, Ciphertext: env.Ciphertext,
 	}
 	if h.Mode != wire.ModeReceipt {
 		out.Text = string(content.Body)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/version"
 )
 
@@ -66,7 +67,9 @@ func (a *app) root() *cli.Command {
 		Action: notACommand,
 		Commands: []*cli.Command{
 			a.upCommand(), a.downCommand(), a.newCommand(), a.inviteCommand(), a.invitesCommand(), a.joinCommand(), a.listCommand(), a.leaveCommand(),
-			a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(), a.pauseCommand(), a.resumeCommand(), a.sendCommand(), a.inboxCommand(),
+			a.backupCommand(), a.restoreCommand(), a.whoamiCommand(), a.statusCommand(), a.peersCommand(), a.membersCommand(),
+			a.verifyCommand(), a.blockCommand(), a.unblockCommand(), a.grantCommand(), a.pauseCommand(), a.resumeCommand(),
+			a.sendCommand(), a.inboxCommand(), a.heldCommand(), a.auditCommand(),
 			a.installCommand(), a.uninstallCommand(), a.launchCommand(), a.doctorCommand(), a.modeCommand(), a.mcpCommand(), a.hookCommand(),
 			a.streamCommand(), a.statuslineCommand(), a.versionCommand(),
 		},
@@ -182,9 +185,10 @@ func (a *app) dir() (string, error) {
 	return dir, err
 }
 
-// note writes a line for people, beside the result.
+// note writes a line for people, beside the result. It is one line whatever is
+// quoted in it.
 func (a *app) note(format string, args ...any) {
-	fmt.Fprintf(a.errw, "claudemesh: "+format+"\n", args...)
+	fmt.Fprintf(a.errw, "claudemesh: %s\n", render.Line(fmt.Sprintf(format, args...)))
 }
 
 // memberships opens the profile and returns what --mesh selects: all that were
@@ -198,17 +202,41 @@ func (a *app) memberships() (*profile.Profile, []client.Membership, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	from, to, err := a.chosen(all)
+	return p, all[from:to], err
+}
+
+// entries is memberships for what needs no secrets, which may be in a keyring that is locked.
+func (a *app) entries() (*profile.Profile, []profile.Entry, error) {
+	p, err := a.profile()
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := p.Entries()
+	if err != nil {
+		return nil, nil, err
+	}
+	var plain []client.Membership
+	for _, e := range all {
+		plain = append(plain, e.Membership)
+	}
+	from, to, err := a.chosen(plain)
+	return p, all[from:to], err
+}
+
+// chosen returns the range of the meshes that --mesh selects.
+func (a *app) chosen(all []client.Membership) (from, to int, err error) {
 	if len(all) == 0 {
-		return nil, nil, errNothingJoined
+		return 0, 0, errNothingJoined
 	}
 	if a.mesh == "" {
-		return p, all, nil
+		return 0, len(all), nil
 	}
 	i := slices.IndexFunc(all, func(m client.Membership) bool { return m.Mesh == a.mesh })
 	if i < 0 {
-		return nil, nil, unknownMesh(a.mesh, all)
+		return 0, 0, unknownMesh(a.mesh, all)
 	}
-	return p, all[i : i+1], nil
+	return i, i + 1, nil
 }
 
 // oneMembership is memberships for what acts on one mesh.

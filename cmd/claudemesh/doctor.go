@@ -73,9 +73,9 @@ func (a *app) runDoctor(ctx context.Context, c *cli.Command) error {
 }
 
 func (a *app) showFinding(f finding) {
-	a.printf("%-4s  %-10s %s\n", f.Verdict, f.Check, render.Visible(f.Text))
+	a.printf("%-4s  %-10s %s\n", f.Verdict, f.Check, render.Line(f.Text))
 	if f.Mend != "" {
-		a.printf("%-4s  %-10s mend: %s\n", "", "", render.Visible(f.Mend))
+		a.printf("%-4s  %-10s mend: %s\n", "", "", render.Line(f.Mend))
 	}
 }
 

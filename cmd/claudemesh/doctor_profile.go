@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
@@ -49,6 +50,7 @@ func (a *app) checkProfile(ctx context.Context) (found []finding) {
 	default:
 		found = append(found, ok("mailbox", "intact"))
 	}
+	found = append(found, checkKeys(p)...)
 	meshes, err := p.Meshes()
 	if err != nil {
 		return append(found, wrong("meshes", err))
@@ -65,6 +67,49 @@ func (a *app) checkProfile(ctx context.Context) (found []finding) {
 		found = append(found, a.checkMesh(ctx, p, s, i, m)...)
 	}
 	return append(found, checkAgents(ctx, s.box)...)
+}
+
+// checkKeys says where the keys are, and nags while a backup lacks some.
+func checkKeys(p *profile.Profile) (found []finding) {
+	meshes, err := p.Entries()
+	if err != nil || len(meshes) == 0 {
+		return nil // it is said of the meshes
+	}
+	var inKeyring []string
+	for _, e := range meshes {
+		if e.Keyring != nil {
+			inKeyring = append(inKeyring, e.Mesh)
+		}
+	}
+	switch {
+	case len(inKeyring) == 0:
+		found = append(found, ok("keys", "in %s", filepath.Join(p.Dir(), "config.json")))
+	case len(inKeyring) == len(meshes):
+		found = append(found, ok("keys", "in the keyring of the operating system"))
+	default:
+		found = append(found, ok("keys", "in %s; of %s in the keyring of the operating system", filepath.Join(p.Dir(), "config.json"), strings.Join(inKeyring, ", ")))
+	}
+	return append(found, checkBackup(p, meshes))
+}
+
+// checkBackup compares what is here with what the last backup held.
+func checkBackup(p *profile.Profile, meshes []profile.Entry) finding {
+	const mend = "claudemesh backup FILE"
+	last, err := p.LastBackup()
+	if err != nil {
+		return wrong("backup", err)
+	}
+	members, owners := last.Missing(meshes)
+	made := time.UnixMilli(last.Made).Local().Format("2006-01-02 15:04")
+	switch {
+	case len(owners) > 0:
+		return finding{"backup", warning, "the owner key of " + strings.Join(owners, ", ") + " is in no backup: nobody could restore it", mend}
+	case last.Made == 0:
+		return ok("backup", "none was made; lost keys would need a new invite")
+	case len(members) > 0:
+		return finding{"backup", warning, "that of " + made + " lacks the keys of " + strings.Join(members, ", "), mend}
+	}
+	return ok("backup", "that of %s holds every key", made)
 }
 
 // checkModes looks for files that other users can read.

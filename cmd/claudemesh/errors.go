@@ -11,9 +11,11 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/backup"
 	"github.com/claudemesh/claudemesh/internal/localbroker"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -62,7 +64,14 @@ var rules = []struct {
 	{profile.ErrNewer, "newer_version", exitFailed, "update claudemesh"},
 	{profile.ErrJoined, "already_joined", exitFailed, "claudemesh list shows what was joined"},
 	{profile.ErrNameTaken, "mesh_name_taken", exitFailed, "leave that mesh first, or keep this one in another --config-dir"},
-	{profile.ErrMalformed, "malformed_config", exitFailed, "repair the file or restore it from a backup; it holds your keys, so do not delete it lightly"},
+	{profile.ErrMalformed, "malformed_config", exitFailed, "repair the file, or claudemesh restore FILE; it holds your keys, so do not delete it lightly"},
+	{profile.ErrKeyring, "keyring", exitFailed, "unlock the keyring of your login and run it again; lost keys come back by claudemesh restore FILE"},
+	{profile.ErrRunning, "running", exitRefused, "end the Claude Code sessions and other claudemesh programs of this directory first"},
+	{profile.ErrLink, "link", exitRefused, "put the file in the place of the link"},
+	{backup.ErrShort, "bad_passphrase", exitUsage, "a longer one, or --generate"},
+	{backup.ErrPassphrase, "wrong_passphrase", exitRefused, "type it again; generated words are joined by -"},
+	{backup.ErrFormat, "bad_backup", exitFailed, "check the name of the file, or take another backup"},
+	{backup.ErrTooNew, "newer_version", exitFailed, "update claudemesh"},
 	{profile.ErrNotJoined, "not_joined", exitNotJoined, joinHint},
 	{mailbox.ErrNewer, "newer_version", exitFailed, "update claudemesh"},
 	{mailbox.ErrCorrupt, "damaged_mailbox", exitFailed, "move the mailbox aside as said; joined meshes stay"},
@@ -115,22 +124,28 @@ var faults = map[wire.Code]struct {
 	wire.CodeUnsupportedVersion: {exitFailed, "update claudemesh, or the broker"},
 }
 
-// explain finds out what an error is to its user.
+// explain finds out what an error is to its user. What it quotes of others stays on one line.
 func explain(err error) *failure {
 	var f *failure
 	var t *client.TargetError
 	var l *client.LinkError
+	var held *client.HeldError
 	switch {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &t):
 		return explainTarget(t)
+	case errors.As(err, &held):
+		return &failure{
+			code: "held", exit: exitRefused, text: "not sent: " + render.Line(held.Reason),
+			hint: fmt.Sprintf("look at it with claudemesh held; claudemesh held send %d sends it all the same", held.Number),
+		}
 	case errors.As(err, &l):
-		return &failure{code: "bad_link", exit: exitUsage, text: l.Error(), hint: "ask for the link again and copy it whole"}
+		return &failure{code: "bad_link", exit: exitUsage, text: render.Line(l.Error()), hint: "ask for the link again and copy it whole"}
 	}
 	for _, r := range rules {
 		if errors.Is(err, r.is) {
-			return &failure{code: r.code, exit: r.exit, text: err.Error(), hint: r.hint}
+			return &failure{code: r.code, exit: r.exit, text: render.Line(err.Error()), hint: r.hint}
 		}
 	}
 	if f := explainFault(err); f != nil {
@@ -139,13 +154,13 @@ func explain(err error) *failure {
 	switch {
 	case errors.Is(err, client.ErrUnreachable):
 		return &failure{
-			code: "unreachable", exit: exitUnreachable, text: unreachableText(err),
+			code: "unreachable", exit: exitUnreachable, text: render.Line(unreachableText(err)),
 			hint: "check the address and the network, and that claudemesh-broker runs there; claudemesh up starts the local one",
 		}
 	case errors.Is(err, context.Canceled):
 		return &failure{code: "interrupted", exit: exitInterrupted, text: "interrupted"}
 	}
-	return &failure{code: "failed", exit: exitFailed, text: err.Error(), hint: chmodHint(err.Error())}
+	return &failure{code: "failed", exit: exitFailed, text: render.Line(err.Error()), hint: chmodHint(err.Error())}
 }
 
 // unreachableText names the network's own error alone, without the layers it came through.
@@ -181,7 +196,7 @@ func explainFault(err error) *failure {
 	if !ok {
 		e.exit = exitRefused
 	}
-	return &failure{code: string(code), exit: e.exit, text: text, hint: e.hint}
+	return &failure{code: string(code), exit: e.exit, text: render.Line(text), hint: e.hint}
 }
 
 func explainTarget(t *client.TargetError) *failure {

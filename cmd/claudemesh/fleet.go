@@ -34,6 +34,7 @@ type fleet struct {
 type ship struct {
 	member client.Key // who left and joined again is another
 	broker string     // its address, which can change
+	pinned client.Key // its key, which a person can accept anew
 	client *client.Client
 	seat   *profile.Seat
 }
@@ -96,7 +97,7 @@ func (f *fleet) update(ctx context.Context) error {
 			continue
 		}
 		s, ok := old[m.MemberKey()]
-		if ok && s.broker != m.Broker { // frees the seat for its successor
+		if ok && (s.broker != m.Broker || s.pinned != m.BrokerKey) { // frees the seat for its successor
 			s.close()
 			delete(old, s.member)
 			ok = false
@@ -137,7 +138,7 @@ func (f *fleet) launch(ctx context.Context, m client.Membership) (ship, error) {
 	if err != nil {
 		return ship{}, errors.Join(err, seat.Close())
 	}
-	return ship{m.MemberKey(), m.Broker, c, seat}, nil
+	return ship{m.MemberKey(), m.Broker, m.BrokerKey, c, seat}, nil
 }
 
 // close ends every session and frees its seat.

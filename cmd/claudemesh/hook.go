@@ -99,7 +99,7 @@ func (a *app) runHook(ctx context.Context, event string) int {
 		r.err = fmt.Errorf("given up after %s", hookWithin)
 	}
 	if r.err != nil {
-		audit(p.HookLog(), event, r.err)
+		complain(p.HookLog(), event, r.err)
 	}
 	if r.woken {
 		return exitWake
@@ -113,7 +113,7 @@ func served(p *profile.Profile, event string) bool {
 	if _, err := os.Stat(p.MailboxPath()); !errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
-	meshes, err := p.Meshes()
+	meshes, err := p.Entries()
 	return event == rewake && (err != nil || len(meshes) > 0)
 }
 
@@ -152,14 +152,14 @@ func (a *app) agentPID() int {
 	return os.Getppid()
 }
 
-// maxAudit bounds the log of hooks, in bytes; a full one is begun anew.
-const maxAudit = 256 << 10
+// maxHookLog bounds the log of hooks, in bytes; a full one is begun anew.
+const maxHookLog = 256 << 10
 
-// audit writes a line on a hook that failed. It holds no peer's text: errors of
+// complain writes a line on a hook that failed. It holds no peer's text: errors of
 // ours name files and states.
-func audit(path, event string, fault error) {
+func complain(path, event string, fault error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	if info, err := os.Stat(path); err == nil && info.Size() > maxAudit {
+	if info, err := os.Stat(path); err == nil && info.Size() > maxHookLog {
 		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	}
 	f, err := os.OpenFile(path, flags, 0o600)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -170,10 +169,10 @@ func (r *reader) left(ctx context.Context) (n int) {
 	return n
 }
 
-// forMember selects what is unread for the member, but for what is being brought
-// into an agent.
+// forMember selects what is unread for the member, also of those who are blocked,
+// but for what is being brought into an agent.
 func forMember(c *client.Client, now time.Time, limit int) mailbox.Query {
-	return mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{c.Key()}, Now: now.UnixMilli(), Limit: limit}
+	return mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{c.Key()}, Gate: mailbox.Shut, Now: now.UnixMilli(), Limit: limit}
 }
 
 // read takes what is unread for the member and adds what agents of this
@@ -235,7 +234,7 @@ func (r *reader) seats(ctx context.Context) (out []message, err error) {
 			return nil, err
 		}
 		for _, seat := range seats {
-			q := mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{seat.Key}, Limit: inboxPage}
+			q := mailbox.Query{Mesh: c.MeshID(), Recipients: []client.Key{seat.Key}, Gate: mailbox.Shut, Limit: inboxPage}
 			msgs, _, err := r.box.List(ctx, q)
 			if err != nil {
 				return nil, err
@@ -266,7 +265,7 @@ func (r *reader) history(ctx context.Context, shown []message) ([]message, error
 		for _, seat := range seats {
 			names[seat.Key] = r.known[i].Member + "/" + seat.Label
 		}
-		q := mailbox.Query{Mesh: c.MeshID(), Read: true, Limit: inboxPage}
+		q := mailbox.Query{Mesh: c.MeshID(), Read: true, Gate: mailbox.Shut, Limit: inboxPage}
 		for key := range names {
 			q.Recipients = append(q.Recipients, key)
 		}
@@ -304,12 +303,19 @@ func (a *app) showInbox(shown []message, wait time.Duration) {
 	}
 }
 
+const (
+	// margin stands before each row of a message's text.
+	margin = "  | "
+	// maxName is how many bytes of a sender's or target's name are shown.
+	maxName = 128
+)
+
 // showMessage writes one message as a labelled block. Its text is another's: a
-// line of it cannot look like a label.
+// row of it cannot look like a label.
 func (a *app) showMessage(m message) {
-	a.printf("--- from %s to %s, %s\n", render.Line(m.From.Name), render.Line(m.To), render.Clock(m.sent, time.Now()))
+	a.printf("--- from %s to %s, %s\n", clip(m.From.Name, maxName), clip(m.To, maxName), render.Clock(m.sent, time.Now()))
 	if m.Unread {
-		a.printf("    for      %s (unread by its agent)\n", m.To)
+		a.printf("    for      %s (unread by its agent)\n", render.Line(m.To))
 	}
 	a.printf("    mesh     %s\n    key      %s\n    id       %s\n", m.Mesh, m.From.Pubkey[:16], m.ID)
 	if m.ReplyTo != nil {
@@ -318,8 +324,13 @@ func (a *app) showMessage(m message) {
 	if m.Priority != string(client.Next) {
 		a.printf("    priority %s\n", m.Priority)
 	}
-	for line := range strings.SplitSeq(render.Visible(m.Text), "\n") {
-		a.printf("  | %s\n", line)
-	}
+	a.showText(m.Text)
 	a.printf("\n")
+}
+
+// showText writes the text of a message behind the margin.
+func (a *app) showText(text string) {
+	for _, row := range render.Rows(text, a.columns()-len(margin)) {
+		a.printf("%s%s\n", margin, row)
+	}
 }

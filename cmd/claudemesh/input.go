@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -40,7 +41,7 @@ func parseSpan(s string) (time.Duration, error) {
 		}
 	}
 	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 || strings.ContainsAny(rest, "+-") {
+	if err != nil || d < 0 || d > math.MaxInt64-total || strings.ContainsAny(rest, "+-") {
 		return 0, bad
 	}
 	return total + d, nil
@@ -133,6 +134,16 @@ func (a *app) terminal() (fd int, ok bool) {
 	return int(f.Fd()), term.IsTerminal(int(f.Fd()))
 }
 
+// columns is how wide a row of the output may be: the terminal's, or what any takes.
+func (a *app) columns() int {
+	if f, isFile := a.out.(*os.File); isFile {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return max(width, 20)
+		}
+	}
+	return 2000
+}
+
 // input is standard input until ctx ends: an interrupt ends the wait for it.
 func (a *app) input(ctx context.Context) io.Reader { return interruptible{ctx, a.in} }
 
@@ -163,7 +174,7 @@ func (i interruptible) Read(p []byte) (int, error) {
 
 // confirm asks yes or no on the terminal; no is the answer to anything else.
 func (a *app) confirm(ctx context.Context, question string) (bool, error) {
-	fmt.Fprintf(a.errw, "%s [y/N] ", question)
+	fmt.Fprintf(a.errw, "%s [y/N] ", render.Line(question))
 	line, err := bufio.NewReader(io.LimitReader(a.input(ctx), 1024)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err
@@ -249,18 +260,27 @@ func checkMessage(s string) error {
 	return nil
 }
 
-// readLine reads the first line of standard input that holds anything.
+// readLine reads a link from standard input.
 func readLine(in io.Reader) (string, error) {
+	line, ok, err := firstLine(in)
+	if err == nil && !ok {
+		err = usagef("standard input holds no link").hinted("claudemesh invite | claudemesh join -")
+	}
+	return line, err
+}
+
+// firstLine reads the first line of standard input that holds anything, if one does.
+func firstLine(in io.Reader) (line string, ok bool, err error) {
 	s := bufio.NewScanner(io.LimitReader(in, 64<<10))
 	for s.Scan() {
 		if line := strings.TrimSpace(s.Text()); line != "" {
-			return line, nil
+			return line, true, nil
 		}
 	}
 	if err := s.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
-		return "", fmt.Errorf("read the link: %w", err)
+		return "", false, fmt.Errorf("read standard input: %w", err)
 	}
-	return "", usagef("standard input holds no link").hinted("claudemesh invite | claudemesh join -")
+	return "", false, nil
 }
 
 // nearest returns the name that word is a slip of, or "".

@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/urfave/cli/v3"
-	"rsc.io/qr"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/qrcode"
 )
 
 const (
@@ -66,43 +65,16 @@ func (a *app) runInvite(ctx context.Context, c *cli.Command) error {
 	}
 	a.printf("%s\n", inv.Link)
 	if c.Bool("qr") {
-		if err := drawQR(a.out, inv.Link); err != nil {
+		code, err := qrcode.Draw(inv.Link)
+		if err != nil {
 			return err
 		}
+		a.printf("%s", code)
 	}
 	fmt.Fprintf(a.errw, "The link above lets %s join %s as %s until %s. Send it by a private channel.\n",
 		plural(inv.MaxUses, "person"), cl.Mesh(), inv.Role, inv.Expires.Local().Format("2006-01-02 15:04"))
 	fmt.Fprintf(a.errw, "For a browser: %s\n", inv.Web)
 	fmt.Fprintf(a.errw, "There: claudemesh join -    Undo: claudemesh invites revoke %s\n", inv.ID)
-	return nil
-}
-
-// drawQR draws a code with two modules to a character, for light text on a dark
-// terminal, with a quiet zone around it.
-func drawQR(w io.Writer, text string) error {
-	code, err := qr.Encode(text, qr.L)
-	if err != nil {
-		return fmt.Errorf("draw the QR code: %w", err)
-	}
-	const quiet = 2
-	for y := -quiet; y < code.Size+quiet; y += 2 {
-		line := ""
-		for x := -quiet; x < code.Size+quiet; x++ {
-			switch top, bottom := code.Black(x, y), code.Black(x, y+1); {
-			case top && bottom:
-				line += " "
-			case top:
-				line += "▄"
-			case bottom:
-				line += "▀"
-			default:
-				line += "█"
-			}
-		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

@@ -17,7 +17,7 @@ func (a *app) joinCommand() *cli.Command {
 			"standard input and stays out of the shell's history. Both forms of the link are taken.",
 		example: "claudemesh join ic://join/eyJ2Ijoy... --as bob\npbpaste | claudemesh join -",
 		flags: []cli.Flag{
-			asFlag(), yesFlag(), insecureFlag(),
+			asFlag(), yesFlag(), insecureFlag(), keyringFlag(),
 		},
 		run: a.runJoin,
 	})
@@ -50,6 +50,9 @@ func (a *app) runJoin(ctx context.Context, c *cli.Command) error {
 	if err := notYetJoined(p, inv.Mesh, inv.MeshID); err != nil {
 		return err
 	}
+	if err := checkKeyring(c.Bool("keyring")); err != nil {
+		return err
+	}
 	a.showInvitation(inv, name)
 	if _, ok := a.terminal(); ok && !fromInput && !c.Bool("yes") {
 		if yes, err := a.confirm(ctx, "Join "+inv.Mesh+"?"); err != nil || !yes {
@@ -61,7 +64,7 @@ func (a *app) runJoin(ctx context.Context, c *cli.Command) error {
 		return joinError(err)
 	}
 	m.Insecure = c.Bool("insecure")
-	if err := p.Add(m); err != nil {
+	if err := keep(p, m, c.Bool("keyring")); err != nil {
 		return fmt.Errorf("%s admitted you, but it could not be stored; ask for %s to be removed and for a new link: %w", m.Mesh, name, err)
 	}
 	if a.json {

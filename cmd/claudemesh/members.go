@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
 
@@ -36,10 +38,14 @@ type member struct {
 	Invite      string  `json:"invite"`
 	Online      bool    `json:"online"`
 	LastSeen    *string `json:"lastSeen"`
+	Level       string  `json:"level"`
+	Blocked     bool    `json:"blocked"`
+	Verified    bool    `json:"verified"`
 }
 
-func memberOf(mesh string, m client.Member) member {
+func memberOf(mesh string, m client.Member, t mailbox.Trust) member {
 	out := member{
+		Level: string(cmp.Or(t.Level, mailbox.Normal)), Blocked: t.Blocked, Verified: t.Verified > 0,
 		Mesh: mesh, Name: m.Name, Role: m.Role, Pubkey: m.Key.String(), Fingerprint: keyPrint(m.Key), Self: m.Self,
 		JoinedAt: stampMs(m.Joined), InvitedBy: m.Issuer, Online: m.Online, LastSeen: stamp(m.LastSeen),
 	}
@@ -61,6 +67,10 @@ func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
 		return err
 	}
 	defer s.end(ctx)
+	trusts, err := s.trusts(ctx)
+	if err != nil {
+		return err
+	}
 	out := []member{}
 	rows := [][]string{{"NAME", "ROLE", "JOINED", "BY", "LAST SEEN", "FINGERPRINT", ""}}
 	for i, cl := range s.clients {
@@ -71,8 +81,8 @@ func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
 			return err
 		}
 		for _, m := range cl.Members() {
-			out = append(out, memberOf(cl.Mesh(), m))
-			rows = append(rows, memberRow(cl.Mesh(), m, len(s.clients) > 1))
+			out = append(out, memberOf(cl.Mesh(), m, trusts.of(cl.MeshID(), m.Key)))
+			rows = append(rows, memberRow(cl.Mesh(), m, trusts.marks(cl.MeshID(), m.Key), len(s.clients) > 1))
 		}
 	}
 	if a.json {
@@ -83,8 +93,8 @@ func (a *app) runMembers(ctx context.Context, _ *cli.Command) error {
 	return nil
 }
 
-func memberRow(mesh string, m client.Member, several bool) []string {
-	name, by, seen, you := m.Name, m.Issuer, "never", ""
+func memberRow(mesh string, m client.Member, marks []string, several bool) []string {
+	name, by, seen := m.Name, m.Issuer, "never"
 	if several {
 		name = mesh + ":" + name
 	}
@@ -93,13 +103,13 @@ func memberRow(mesh string, m client.Member, several bool) []string {
 	}
 	switch {
 	case m.Self:
-		seen, you = "now", "(you)"
+		seen, marks = "now", []string{"(you)"}
 	case m.Online:
 		seen = "now"
 	case !m.LastSeen.IsZero():
 		seen = render.Clock(m.LastSeen, time.Now())
 	}
-	return []string{name, m.Role, time.UnixMilli(m.Joined).Local().Format("2006-01-02"), by, seen, keyPrint(m.Key), you}
+	return []string{name, m.Role, time.UnixMilli(m.Joined).Local().Format("2006-01-02"), by, seen, keyPrint(m.Key), strings.Join(marks, ", ")}
 }
 
 // findMember finds a member by name, or by 8 and more digits of its key.

@@ -19,7 +19,7 @@ func (a *app) listCommand() *cli.Command {
 	})
 }
 
-// listed is a mesh as list prints it.
+// listed is a mesh as status prints it.
 type listed struct {
 	Mesh     string  `json:"mesh"`
 	MeshID   string  `json:"meshId"`
@@ -30,15 +30,29 @@ type listed struct {
 	JoinedAt *string `json:"joinedAt"`
 }
 
+// listedEntry is a mesh as list and whoami print it, which say where its keys are.
+type listedEntry struct {
+	listed
+	Keys string `json:"keys"` // file or keyring
+}
+
+func listedEntryOf(e profile.Entry) listedEntry {
+	l := listedEntry{listed{e.Mesh, e.MeshID.String(), e.Member, e.MemberKey().String(), e.Role, e.Broker, stampMs(e.Joined)}, "file"}
+	if e.Keyring != nil {
+		l.Keys = "keyring"
+	}
+	return l
+}
+
 func listedOf(m client.Membership) listed {
 	return listed{m.Mesh, m.MeshID.String(), m.Member, m.MemberKey().String(), m.Role, m.Broker, stampMs(m.Joined)}
 }
 
 func (a *app) runList(context.Context, *cli.Command) error {
-	_, meshes, err := a.memberships()
+	_, meshes, err := a.entries()
 	if errors.Is(err, errNothingJoined) && a.mesh == "" {
 		if a.json {
-			a.printJSON([]listed{})
+			a.printJSON([]listedEntry{})
 			return nil
 		}
 		a.note("no mesh was joined here; %s", joinHint)
@@ -47,12 +61,13 @@ func (a *app) runList(context.Context, *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	out := []listed{}
-	rows := [][]string{{"MESH", "MEMBER", "ROLE", "JOINED", "BROKER", "FINGERPRINT"}}
+	out := []listedEntry{}
+	rows := [][]string{{"MESH", "MEMBER", "ROLE", "JOINED", "BROKER", "KEYS", "FINGERPRINT"}}
 	for _, m := range meshes {
-		out = append(out, listedOf(m))
+		l := listedEntryOf(m)
+		out = append(out, l)
 		rows = append(rows, []string{
-			m.Mesh, m.Member, m.Role, time.UnixMilli(m.Joined).Local().Format("2006-01-02"), m.Broker, fingerprint(m.MeshID),
+			m.Mesh, m.Member, m.Role, time.UnixMilli(m.Joined).Local().Format("2006-01-02"), m.Broker, l.Keys, fingerprint(m.MeshID),
 		})
 	}
 	if a.json {
@@ -93,11 +108,12 @@ func (a *app) runLeave(ctx context.Context, c *cli.Command) error {
 	} else if a.mesh != name {
 		return usagef("leave %s or --mesh %s: say one", name, a.mesh)
 	}
-	p, m, err := a.oneMembership()
+	p, found, err := a.entries()
 	if err != nil {
 		return err
 	}
-	if !m.OwnerSeed.IsZero() && !c.Bool("force") {
+	m := found[0]
+	if m.Owns() && !c.Bool("force") {
 		return &failure{
 			code: "owner", exit: exitRefused,
 			text: "you founded " + m.Mesh + ": its owner key is here alone, and without it nobody can make admins any more",
@@ -108,11 +124,11 @@ func (a *app) runLeave(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	if !c.Bool("local") {
-		if err := a.leaveBroker(ctx, p, m); err != nil {
+		if err := a.leaveBroker(ctx); err != nil {
 			return err
 		}
 	}
-	if err := a.forget(ctx, p, m); err != nil {
+	if err := a.forget(ctx, p, m.Membership); err != nil {
 		return err
 	}
 	if a.json {
@@ -128,7 +144,11 @@ func (a *app) runLeave(ctx context.Context, c *cli.Command) error {
 }
 
 // leaveBroker signs the member out. Who is out already has nothing to sign.
-func (a *app) leaveBroker(ctx context.Context, p *profile.Profile, m client.Membership) error {
+func (a *app) leaveBroker(ctx context.Context) error {
+	p, m, err := a.oneMembership()
+	if err != nil {
+		return err
+	}
 	s, err := a.connect(ctx, p, []client.Membership{m}, client.Observer)
 	if err != nil {
 		return err
@@ -150,10 +170,12 @@ func (a *app) leaveBroker(ctx context.Context, p *profile.Profile, m client.Memb
 	return f
 }
 
-// forget deletes everything of a mesh on this machine, its keys first.
+// forget deletes everything of a mesh on this machine, its keys first. What a keyring
+// that is locked still holds is an error at the end.
 func (a *app) forget(ctx context.Context, p *profile.Profile, m client.Membership) error {
-	if err := p.Remove(m.MeshID); err != nil {
-		return err
+	held := p.Remove(m.MeshID)
+	if held != nil && !errors.Is(held, profile.ErrKeyring) {
+		return held
 	}
 	if err := p.RemoveSeats(m.MeshID); err != nil {
 		return err
@@ -162,5 +184,8 @@ func (a *app) forget(ctx context.Context, p *profile.Profile, m client.Membershi
 	if err != nil {
 		return err
 	}
-	return errors.Join(box.Forget(ctx, m.MeshID), box.Close())
+	if err := errors.Join(box.Forget(ctx, m.MeshID), box.Close()); err != nil || held == nil {
+		return err
+	}
+	return explain(held).hinted("all else of " + m.Mesh + " is forgotten here")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/profile"
+	"github.com/claudemesh/claudemesh/internal/render"
 )
 
 var errNoAgent = &failure{
@@ -84,7 +85,7 @@ func (a *app) runMode(ctx context.Context, c *cli.Command) (err error) {
 		a.printJSON(shown)
 		return nil
 	}
-	a.printf("%s  %s\n", shown.Mode, describeAgent(&agent))
+	a.printf("%s  %s\n", shown.Mode, render.Line(describeAgent(&agent)))
 	return nil
 }
 

@@ -28,7 +28,7 @@ func (a *app) newCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "broker", Usage: "the broker's `URL`, default $" + envBroker + " or " + defaultBroker},
 			&cli.StringFlag{Name: "token-file", Usage: "the `FILE` with the broker's admin token"},
-			asFlag(), insecureFlag(),
+			asFlag(), insecureFlag(), keyringFlag(),
 		},
 		run: a.runNew,
 	})
@@ -40,6 +40,30 @@ func asFlag() cli.Flag {
 
 func insecureFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "insecure", Usage: "allow an unencrypted ws:// broker beyond this machine"}
+}
+
+func keyringFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "keyring", Usage: "keep your secret keys in the keyring of the operating system, and not in the file"}
+}
+
+// keep stores a membership where its secrets are to be.
+func keep(p *profile.Profile, m client.Membership, keyring bool) error {
+	if keyring {
+		return p.AddToKeyring(m)
+	}
+	return p.Add(m)
+}
+
+// checkKeyring refuses one that does not serve before anything is spent.
+func checkKeyring(wanted bool) error {
+	if !wanted {
+		return nil
+	}
+	err := profile.CheckKeyring()
+	if err == nil {
+		return nil
+	}
+	return explain(err).hinted("unlock the keyring of your login, or leave --keyring away: the file is open to you alone")
 }
 
 // joined is what new and join print.
@@ -80,11 +104,14 @@ func (a *app) runNew(ctx context.Context, c *cli.Command) error {
 	if err := notYetJoined(p, name, client.ID{}); err != nil {
 		return err
 	}
+	if err := checkKeyring(c.Bool("keyring")); err != nil {
+		return err
+	}
 	token, err := a.token(ctx, c.String("token-file"))
 	if err != nil {
 		return err
 	}
-	m, err := found(ctx, p, broker, token, name, member, c.Bool("insecure"))
+	m, err := found(ctx, p, broker, token, founding{name, member, c.Bool("insecure"), c.Bool("keyring")})
 	if err != nil {
 		return at(broker, err)
 	}
@@ -93,19 +120,35 @@ func (a *app) runNew(ctx context.Context, c *cli.Command) error {
 		return nil
 	}
 	a.printf("founded %s at %s; you are %s, its owner\n", m.Mesh, m.Broker, m.Member)
-	a.printf("your keys are in %s: keep a backup, nobody can restore them\n", p.Dir())
+	a.printf("your keys are in %s\n", keysPlace(p, c.Bool("keyring")))
+	a.offerBackup(ctx)
 	a.printf("next: claudemesh invite\n")
 	return nil
 }
 
+// keysPlace says where the keys of a mesh are.
+func keysPlace(p *profile.Profile, keyring bool) string {
+	if keyring {
+		return "the keyring of the operating system, the rest in " + p.Dir()
+	}
+	return p.Dir()
+}
+
+// founding is what a person says of a new mesh.
+type founding struct {
+	mesh, member string
+	insecure     bool // the broker's address may be unencrypted
+	keyring      bool // takes the secrets
+}
+
 // found registers a new mesh at a broker and stores its keys.
-func found(ctx context.Context, p *profile.Profile, broker, token, mesh, member string, insecure bool) (client.Membership, error) {
-	m, err := client.Found(ctx, broker, token, mesh, member)
+func found(ctx context.Context, p *profile.Profile, broker, token string, f founding) (client.Membership, error) {
+	m, err := client.Found(ctx, broker, token, f.mesh, f.member)
 	if err != nil {
 		return m, err
 	}
-	m.Insecure = insecure
-	return m, p.Add(m)
+	m.Insecure = f.insecure
+	return m, keep(p, m, f.keyring)
 }
 
 // names checks the name of a mesh and makes, where none is given, that of the member.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,21 +14,25 @@ import (
 	"github.com/claudemesh/claudemesh/internal/render"
 )
 
-// printJSON writes a result for programs. A failure to write shows in no other way.
+// printJSON writes a result for programs, whose strings are exact; nothing in it
+// moves the terminal that it may go to. A failure to write shows in no other way.
 func (a *app) printJSON(v any) {
-	e := json.NewEncoder(a.out)
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	_ = e.Encode(v)
+	_, _ = a.out.Write(render.JSON(text.Bytes()))
 }
 
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.out, format, args...) }
 
-// showFailure writes the cause, and a line with what to do next.
+// showFailure writes the cause, and a line with what to do next. Only words of
+// ours are more than a line: explain has seen to others'.
 func (a *app) showFailure(f *failure) {
-	a.note("%s", render.Visible(f.text))
+	fmt.Fprintf(a.errw, "claudemesh: %s\n", render.Visible(f.text))
 	if f.hint != "" {
-		fmt.Fprintf(a.errw, "  try: %s\n", render.Visible(f.hint))
+		fmt.Fprintf(a.errw, "  try: %s\n", render.Line(f.hint))
 	}
 	showCandidates(a.errw, f.candidates)
 }
@@ -36,7 +41,7 @@ func (a *app) showFailure(f *failure) {
 func showCandidates(w io.Writer, peers []client.Peer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i, c := range candidatesOf(peers) {
-		fmt.Fprintf(t, "    %s\t%s\t%s\n", short(peers[i].Key), c.Name, render.Line(c.Cwd))
+		fmt.Fprintf(t, "    %s\t%s\t%s\n", short(peers[i].Key), c.Name, clip(c.Cwd, maxCwd))
 	}
 	_ = t.Flush()
 }
@@ -64,19 +69,26 @@ func candidatesOf(peers []client.Peer) []candidate {
 
 // table writes rows in columns; the first row is the head.
 func (a *app) table(rows [][]string) {
-	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
 		fmt.Fprintln(t, strings.Join(r, "\t"))
 	}
 	_ = t.Flush()
+	for line := range strings.Lines(b.String()) { // the last column may be empty
+		a.printf("%s\n", strings.TrimRight(line, " \n"))
+	}
 }
 
 // short is the 16 hex digits that name a key in tables, and that send takes.
 func short(k client.Key) string { return k.String()[:16] }
 
-// clip is peer text for a cell of a table.
+// maxCwd is how many bytes of a peer's directory a table shows.
+const maxCwd = 120
+
+// clip is peer text for a cell of a table, without gaps like those between columns.
 func clip(s string, n int) string {
-	line, cut := render.Clip(render.Line(s), n)
+	line, cut := render.Clip(strings.Join(strings.Fields(render.Line(s)), " "), n)
 	if cut > 0 {
 		return line + "..."
 	}

@@ -3,11 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
 
@@ -38,6 +40,9 @@ type peer struct {
 	Host         string  `json:"host"`
 	PeerType     string  `json:"peerType"`
 	LastSeen     *string `json:"lastSeen"`
+	Level        string  `json:"level"`
+	Blocked      bool    `json:"blocked"`
+	Verified     bool    `json:"verified"`
 	reach
 }
 
@@ -54,8 +59,9 @@ type group struct {
 	Role string `json:"role"`
 }
 
-func peerOf(p client.Peer) peer {
+func peerOf(p client.Peer, t mailbox.Trust) peer {
 	out := peer{
+		Level: string(cmp.Or(t.Level, mailbox.Normal)), Blocked: t.Blocked, Verified: t.Verified > 0,
 		Mesh: p.Mesh, Name: p.FullName(), Member: p.Name, Label: p.Card.Label, Pubkey: p.Key.String(),
 		MemberPubkey: p.Member.String(), Online: p.Online, Status: p.Card.Status, Summary: p.Card.Summary,
 		Groups: []group{}, Cwd: p.Card.Cwd, Host: p.Card.Host, PeerType: p.Card.PeerType, LastSeen: stamp(p.LastSeen),
@@ -73,8 +79,12 @@ func (a *app) runPeers(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	defer s.end(ctx)
+	trusts, err := s.trusts(ctx)
+	if err != nil {
+		return err
+	}
 	out := []peer{}
-	rows := [][]string{{"NAME", "STATUS", "WAKE", "SUMMARY", "CWD", "LAST SEEN", "KEY"}}
+	rows := [][]string{{"NAME", "STATUS", "WAKE", "SUMMARY", "CWD", "LAST SEEN", "KEY", ""}}
 	for i, cl := range s.clients {
 		peers, fresh, err := cl.Peers(ctx, c.Bool("all"))
 		if err != nil {
@@ -87,8 +97,8 @@ func (a *app) runPeers(ctx context.Context, c *cli.Command) error {
 			}
 		}
 		for _, p := range peers {
-			out = append(out, peerOf(p))
-			rows = append(rows, peerRow(p, len(s.clients) > 1))
+			out = append(out, peerOf(p, trusts.of(cl.MeshID(), p.Member)))
+			rows = append(rows, peerRow(p, trusts.marks(cl.MeshID(), p.Member), len(s.clients) > 1))
 		}
 	}
 	switch {
@@ -110,7 +120,7 @@ func reasonOf(err error) string {
 	return explain(err).text
 }
 
-func peerRow(p client.Peer, several bool) []string {
+func peerRow(p client.Peer, marks []string, several bool) []string {
 	name, status, seen := p.FullName(), p.Card.Status, "now"
 	if several {
 		name = p.Mesh + ":" + name
@@ -124,5 +134,5 @@ func peerRow(p client.Peer, several bool) []string {
 		status = "online"
 	}
 	wake := cmp.Or(string(p.Wakeability().Wake), "-")
-	return []string{name, status, wake, clip(p.Card.Summary, 60), render.Line(p.Card.Cwd), seen, short(p.Key)}
+	return []string{name, status, wake, clip(p.Card.Summary, 60), clip(p.Card.Cwd, maxCwd), seen, short(p.Key), strings.Join(marks, ", ")}
 }

@@ -30,6 +30,7 @@ func (a *app) sendCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "priority", Usage: "the `PRIORITY`: now, next or low", Value: "next"},
 			&cli.StringFlag{Name: "reply-to", Usage: "the `ID` of the message that this one answers"},
+			&cli.BoolFlag{Name: "anyway", Usage: "send it also if it seems to hold a secret"},
 			&cli.StringFlag{Name: "wait", Usage: "wait this `TIME` for a reply, and show it"},
 		},
 		run: a.runSend,
@@ -43,7 +44,7 @@ type order struct {
 }
 
 func (a *app) parseSend(ctx context.Context, c *cli.Command) (o order, err error) {
-	o.Priority = client.Priority(c.String("priority"))
+	o.Priority, o.By, o.Looked = client.Priority(c.String("priority")), client.ByPerson, c.Bool("anyway")
 	if o.Priority.Rank() < 0 {
 		return o, usagef("--priority is now, next or low, not %q", c.String("priority")).hinted("--priority next")
 	}
@@ -211,10 +212,10 @@ func (a *app) showSent(sent *client.Sent) {
 	for _, key := range order {
 		g := groups[key]
 		if t := g[0]; t.Err == nil && (strings.HasPrefix(t.Target, "@") || t.Target == "*") {
-			a.printf("%s\n", describeGroup(t.Target, g))
+			a.printf("%s\n", render.Line(describeGroup(t.Target, g)))
 			continue
 		}
-		a.printf("%s\n", describeTarget(g[0], sent.Priority, now))
+		a.printf("%s\n", render.Line(describeTarget(g[0], sent.Priority, now)))
 	}
 	if slices.ContainsFunc(sent.Targets, func(t client.SentTarget) bool { return t.State == client.Stored }) {
 		a.printf("%s\n", a.whenAway())

@@ -49,7 +49,23 @@ func (a *app) connect(ctx context.Context, p *profile.Profile, meshes []client.M
 		s.close()
 		return nil, ctx.Err()
 	}
-	return s, nil
+	return s, s.keepRoles(p, meshes)
+}
+
+// keepRoles writes into the profile what has become of this member's roles.
+func (s *station) keepRoles(p *profile.Profile, meshes []client.Membership) error {
+	for i, c := range s.clients {
+		role := c.MemberRole()
+		if s.errs[i] != nil || role == meshes[i].Role {
+			continue
+		}
+		meshes[i].Role = role
+		if err := p.Amend(c.MeshID(), func(m *client.Membership) error { m.Role = role; return nil }); err != nil {
+			s.close()
+			return err
+		}
+	}
+	return nil
 }
 
 // connectOne is connect for what needs the broker of one mesh.

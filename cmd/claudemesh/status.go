@@ -29,13 +29,13 @@ func (a *app) whoamiCommand() *cli.Command {
 }
 
 func (a *app) runWhoami(context.Context, *cli.Command) error {
-	_, meshes, err := a.memberships()
+	_, meshes, err := a.entries()
 	if err != nil {
 		return err
 	}
-	out := []listed{}
+	out := []listedEntry{}
 	for _, m := range meshes {
-		out = append(out, listedOf(m))
+		out = append(out, listedEntryOf(m))
 		if !a.json {
 			a.printf("%s in %s (%s)\n  key     %s\n  broker  %s\n", m.Member, m.Mesh, m.Role, m.MemberKey(), m.Broker)
 		}
@@ -144,7 +144,7 @@ func (a *app) statusOf(ctx context.Context, p *profile.Profile, s *station, i in
 
 // unread counts the messages to a key that nobody has been shown.
 func unread(ctx context.Context, box mailbox.Mailbox, mesh client.ID, key client.Key) (int, error) {
-	msgs, more, err := box.List(ctx, mailbox.Query{Mesh: mesh, Recipients: []client.Key{key}, Limit: 1})
+	msgs, more, err := box.List(ctx, mailbox.Query{Mesh: mesh, Recipients: []client.Key{key}, Gate: mailbox.Shut, Limit: 1})
 	if errors.Is(err, mailbox.ErrNotFound) {
 		return 0, nil
 	}
@@ -170,7 +170,7 @@ func (a *app) showStatus(st meshStatus) {
 		a.printf("          on this machine, and does not run; claudemesh up starts it\n")
 	}
 	if st.Error != "" {
-		a.printf("  error   %s\n", st.Error)
+		a.printf("  error   %s\n", render.Line(st.Error))
 	}
 	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
 		a.printf("  clock   this machine's clock is %s\n", skew(off))
@@ -183,7 +183,7 @@ func (a *app) showStatus(st meshStatus) {
 	a.printf("  inbox   %d unread for %s\n", st.Unread, st.Member)
 	for _, seat := range st.Seats {
 		if seat.Unread > 0 {
-			a.printf("          %d unread for %s in %s\n", seat.Unread, seat.Name, seat.Dir)
+			a.printf("          %d unread for %s in %s\n", seat.Unread, seat.Name, render.Line(seat.Dir))
 		}
 	}
 }

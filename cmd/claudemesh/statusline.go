@@ -51,7 +51,7 @@ func (a *app) runStatusline(ctx context.Context, _ *cli.Command) (err error) {
 	if g == nil || len(g.Seats) == 0 {
 		return nil
 	}
-	msgs, more, err := box.List(ctx, mailbox.Query{Recipients: g.Recipients(), Limit: 1})
+	msgs, more, err := box.List(ctx, mailbox.Query{Recipients: g.Recipients(), Gate: mailbox.Shelf, Limit: 1})
 	if err != nil {
 		return err
 	}

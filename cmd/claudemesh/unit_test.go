@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/backup"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/process"
 	"github.com/claudemesh/claudemesh/internal/profile"
@@ -38,6 +39,13 @@ func TestExplain(t *testing.T) {
 		{wrap(profile.ErrJoined), "already_joined", 1},
 		{wrap(profile.ErrMalformed), "malformed_config", 1},
 		{wrap(profile.ErrNewer), "newer_version", 1},
+		{wrap(profile.ErrKeyring), "keyring", 1},
+		{wrap(profile.ErrRunning), "running", 7},
+		{wrap(profile.ErrLink), "link", 7},
+		{wrap(backup.ErrShort), "bad_passphrase", 2},
+		{wrap(backup.ErrPassphrase), "wrong_passphrase", 7},
+		{wrap(backup.ErrFormat), "bad_backup", 1},
+		{wrap(backup.ErrTooNew), "newer_version", 1},
 		{client.ErrSeveralMeshes, "several_meshes", 2},
 		{client.ErrBadName, "bad_name", 2},
 		{client.ErrForbidden, "forbidden", 7},

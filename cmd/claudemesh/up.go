@@ -31,6 +31,7 @@ func (a *app) upCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "service", Usage: "keep it over reboots, by systemd or launchd"},
 			&cli.StringFlag{Name: "as", Usage: "your `NAME` in the mesh when it is founded, default the user's at this machine"},
+			keyringFlag(),
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask: install when the mesh is founded"},
 		},
 		run: a.runUp,
@@ -56,12 +57,15 @@ func (a *app) runUp(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	if err := checkKeyring(c.Bool("keyring")); err != nil {
+		return err
+	}
 	p, err := a.profile()
 	if err != nil {
 		return err
 	}
 	b := localBroker(p)
-	out, err := a.up(ctx, p, b, member, c.Bool("service"))
+	out, err := a.up(ctx, p, b, founding{mesh: localMesh, member: member, keyring: c.Bool("keyring")}, c.Bool("service"))
 	if err != nil {
 		return err
 	}
@@ -76,6 +80,7 @@ func (a *app) runUp(ctx context.Context, c *cli.Command) error {
 	a.printf("the local broker %s at %s, process %d; its log: %s\n", what, out.Broker, out.PID, out.Log)
 	if out.Founded {
 		a.printf("founded %s; you are %s, its owner\n", out.Mesh, out.Member)
+		a.printf("your keys are in %s; back them up: claudemesh backup FILE\n", keysPlace(p, c.Bool("keyring")))
 	} else {
 		a.printf("you are %s in %s\n", out.Member, out.Mesh)
 	}
@@ -103,7 +108,7 @@ func localBroker(p *profile.Profile) *localbroker.Broker {
 }
 
 // up brings the broker and the mesh to where they should be, whatever is there of them.
-func (a *app) up(ctx context.Context, p *profile.Profile, b *localbroker.Broker, member string, service bool) (out upped, err error) {
+func (a *app) up(ctx context.Context, p *profile.Profile, b *localbroker.Broker, mesh founding, service bool) (out upped, err error) {
 	release, err := b.Lock(ctx)
 	if err != nil {
 		return out, err
@@ -127,7 +132,7 @@ func (a *app) up(ctx context.Context, p *profile.Profile, b *localbroker.Broker,
 			return out, err
 		}
 	}
-	m, founded, err := foundLocal(ctx, p, b, r.URL, member)
+	m, founded, err := foundLocal(ctx, p, b, r.URL, mesh)
 	if err != nil {
 		return out, at(r.URL, err)
 	}
@@ -231,7 +236,7 @@ func userService(b *localbroker.Broker) (*localbroker.Service, error) {
 }
 
 // foundLocal returns the membership at the local broker, after founding the mesh if there is none.
-func foundLocal(ctx context.Context, p *profile.Profile, b *localbroker.Broker, url, member string) (client.Membership, bool, error) {
+func foundLocal(ctx context.Context, p *profile.Profile, b *localbroker.Broker, url string, mesh founding) (client.Membership, bool, error) {
 	meshes, err := p.Meshes()
 	if err != nil {
 		return client.Membership{}, false, err
@@ -239,14 +244,14 @@ func foundLocal(ctx context.Context, p *profile.Profile, b *localbroker.Broker, 
 	if i := slices.IndexFunc(meshes, func(m client.Membership) bool { return m.Broker == url }); i >= 0 {
 		return meshes[i], false, nil
 	}
-	if err := notYetJoined(p, localMesh, client.ID{}); err != nil {
+	if err := notYetJoined(p, mesh.mesh, client.ID{}); err != nil {
 		return client.Membership{}, false, err
 	}
 	token, err := brokerfile.ReadToken(b.TokenPath())
 	if err != nil {
 		return client.Membership{}, false, err
 	}
-	m, err := found(ctx, p, url, token, localMesh, member, false)
+	m, err := found(ctx, p, url, token, mesh)
 	return m, err == nil, err
 }
 

@@ -181,6 +181,18 @@ func TestTorn(t *testing.T) {
 			t.Fatalf("%d: %d %v\n%s", cut, n, err, data)
 		}
 	}
+	// More than the record that says so takes.
+	check(t, os.WriteFile(path, slices.Concat(whole, bytes.Repeat([]byte("x"), 4096)), 0o600))
+	for range 2 { // the second time nothing is torn
+		f = open(t, path)
+		check(t, f.Close())
+	}
+	if n, err := audit.VerifyFile(path); n != 3 || err != nil {
+		t.Error(n, err)
+	}
+	if data, _ := os.ReadFile(path); !strings.Contains(string(data), "4096 bytes were cut off") {
+		t.Errorf("%s", data)
+	}
 	// The first line too.
 	check(t, os.WriteFile(path, whole[:first-1], 0o600))
 	f = open(t, path)

@@ -54,13 +54,22 @@ type ear struct {
 	dropped int // of the subscription, as gap was told last
 }
 
+// checkURLs refuses what is not URLs of NATS servers with commas between them,
+// and repeats nothing of it: they may hold passwords.
+func checkURLs(urls string) error {
+	for u := range strings.SplitSeq(urls, ",") {
+		if p, err := url.Parse(strings.TrimSpace(u)); err != nil || p.Host == "" || p.Scheme != "nats" && p.Scheme != "tls" {
+			return fmt.Errorf("%w: the URL cannot be parsed", ErrSpec)
+		}
+	}
+	return nil
+}
+
 // NATS returns a bus through the NATS server at a URL, or at several with
 // commas between them. A URL may hold credentials.
 func NATS(urls string, log *slog.Logger) (broker.Bus, error) {
-	for u := range strings.SplitSeq(urls, ",") {
-		if p, err := url.Parse(strings.TrimSpace(u)); err != nil || p.Host == "" || p.Scheme != "nats" && p.Scheme != "tls" {
-			return nil, fmt.Errorf("%w: the URL cannot be parsed", ErrSpec) // the cause repeats it
-		}
+	if err := checkURLs(urls); err != nil {
+		return nil, err
 	}
 	n := &viaNATS{log: log, turn: make(chan struct{}, 1)}
 	n.most.Store(payloadNATS)

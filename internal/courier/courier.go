@@ -72,13 +72,13 @@ type Batch struct {
 	a        mailbox.Agent
 }
 
-// query selects what may enter an agent now: under dnd only what is urgent.
-func (c *Courier) query(a *mailbox.Agent, least wire.Priority) mailbox.Query {
+// query selects what comes as far as a gate now: under dnd only what is urgent.
+func (c *Courier) query(a *mailbox.Agent, gate mailbox.Gate, least wire.Priority) mailbox.Query {
 	if a.DND {
 		least = wire.PriorityNow
 	}
 	q := mailbox.Query{
-		Recipients: a.Recipients(), AtLeast: least, Holder: c.holder, Now: c.now().UnixMilli(), Limit: maxBatch,
+		Recipients: a.Recipients(), AtLeast: least, Gate: gate, Holder: c.holder, Now: c.now().UnixMilli(), Limit: maxBatch,
 	}
 	if a.Server.Alive() { // else nobody waits any more
 		q.Except = a.Held
@@ -86,13 +86,23 @@ func (c *Courier) query(a *mailbox.Agent, least wire.Priority) mailbox.Query {
 	return q
 }
 
-// Waiting lists, without a lease, what least and more urgent messages wait for
-// an agent that no other courier brings in.
+// Waiting lists, without a lease, what least and more urgent messages may enter
+// an agent and no other courier brings in.
 func (c *Courier) Waiting(ctx context.Context, a mailbox.Agent, least wire.Priority) (*Batch, error) {
+	return c.list(ctx, a, mailbox.OpenGate, least)
+}
+
+// Ringing is Waiting with those too that may only be told of: for a doorbell,
+// not to begin anything.
+func (c *Courier) Ringing(ctx context.Context, a mailbox.Agent, least wire.Priority) (*Batch, error) {
+	return c.list(ctx, a, mailbox.Bell, least)
+}
+
+func (c *Courier) list(ctx context.Context, a mailbox.Agent, gate mailbox.Gate, least wire.Priority) (*Batch, error) {
 	if len(a.Seats) == 0 {
 		return &Batch{a: a}, nil
 	}
-	msgs, more, err := c.Box.List(ctx, c.query(&a, least))
+	msgs, more, err := c.Box.List(ctx, c.query(&a, gate, least))
 	return &Batch{Messages: msgs, Rest: more, a: a}, err
 }
 
@@ -103,7 +113,7 @@ func (c *Courier) Take(ctx context.Context, a mailbox.Agent, least wire.Priority
 	if len(a.Seats) == 0 {
 		return b, nil
 	}
-	msgs, more, err := c.Box.Lease(ctx, c.query(&a, least), until.UnixMilli())
+	msgs, more, err := c.Box.Lease(ctx, c.query(&a, mailbox.OpenGate, least), until.UnixMilli())
 	if err != nil {
 		return nil, err
 	}

@@ -173,7 +173,7 @@ func (c *Courier) notice(ctx context.Context, a mailbox.Agent, e *Event, out io.
 	case SessionStart:
 		return c.digest(ctx, a, e, out)
 	case UserPromptSubmit:
-		b, err := c.Waiting(ctx, a, wire.PriorityLow)
+		b, err := c.Ringing(ctx, a, wire.PriorityLow)
 		if err != nil {
 			return err
 		}
@@ -186,7 +186,7 @@ func (c *Courier) notice(ctx context.Context, a mailbox.Agent, e *Event, out io.
 
 // digest says who the session is, and who has written.
 func (c *Courier) digest(ctx context.Context, a mailbox.Agent, e *Event, out io.Writer) error {
-	b, err := c.Waiting(ctx, a, wire.PriorityLow)
+	b, err := c.Ringing(ctx, a, wire.PriorityLow)
 	if err != nil || len(a.Seats) == 0 {
 		return err
 	}
@@ -201,13 +201,20 @@ func (c *Courier) digest(ctx context.Context, a mailbox.Agent, e *Event, out io.
 // between serves a running turn between two requests: what is urgent enters,
 // what can wait rings once.
 func (c *Courier) between(ctx context.Context, a mailbox.Agent, e *Event, out io.Writer) error {
-	b, err := c.Waiting(ctx, a, wire.PriorityNext)
+	b, err := c.Ringing(ctx, a, wire.PriorityNext)
 	if err != nil || len(b.Messages) == 0 {
 		return err
 	}
-	urgent := a.Mode == mailbox.Push && b.Messages[0].Priority == wire.PriorityNow // they come first
-	if urgent {
-		b.Messages = slices.DeleteFunc(b.Messages, func(m mailbox.Incoming) bool { return m.Priority == wire.PriorityNow })
+	urgent := false
+	if a.Mode == mailbox.Push {
+		entering, err := c.Waiting(ctx, a, wire.PriorityNow)
+		if err != nil {
+			return err
+		}
+		urgent = len(entering.Messages) > 0
+		b.Messages = slices.DeleteFunc(b.Messages, func(m mailbox.Incoming) bool {
+			return m.Gate == mailbox.OpenGate && m.Urgency == wire.PriorityNow
+		})
 	}
 	bell := ""
 	if slices.ContainsFunc(b.Messages, func(m mailbox.Incoming) bool { return m.Offered == 0 }) {

@@ -53,7 +53,15 @@ func newWorld(t *testing.T) *world {
 		Process: process.Self(), Mode: mailbox.Push,
 		Seats: []mailbox.AgentSeat{{Mesh: mesh, Name: "acme", Key: web, Member: alice, Self: "alice/web", Offset: offset}},
 	}))
+	w.trust(mailbox.Trusted)
 	return w
+}
+
+// trust sets the level of the member who writes.
+func (w *world) trust(l mailbox.Level) {
+	w.Helper()
+	_, err := w.box.ChangeTrust(ctx, mesh, wire.Key{7}, 1, func(t *mailbox.Trust) error { t.Level, t.Grants = l, nil; return nil })
+	w.check(err)
 }
 
 func (w *world) check(err error) {

@@ -159,7 +159,7 @@ func (w *waiter) ready(b *Batch) bool {
 	if w.since.IsZero() {
 		w.since = w.now()
 	}
-	urgent := slices.ContainsFunc(b.Messages, func(m mailbox.Incoming) bool { return m.Priority == wire.PriorityNow })
+	urgent := slices.ContainsFunc(b.Messages, func(m mailbox.Incoming) bool { return m.Urgency == wire.PriorityNow })
 	waited := w.now().Sub(w.since)
 	if status, _ := saysOf(w.event.Transcript, w.pid); status == "busy" && waited < endFor {
 		return false

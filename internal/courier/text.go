@@ -52,7 +52,7 @@ func (b *Batch) senders() (parts []string) {
 		if count[m.SenderName]++; count[m.SenderName] == 1 {
 			names = append(names, m.SenderName)
 		}
-		urgent[m.SenderName] = urgent[m.SenderName] || m.Priority == wire.PriorityNow
+		urgent[m.SenderName] = urgent[m.SenderName] || m.Urgency == wire.PriorityNow
 	}
 	for _, name := range names[:min(most, len(names))] {
 		text := fmt.Sprintf("%d from %s", count[name], render.Inline(name, 80))
@@ -67,11 +67,11 @@ func (b *Batch) senders() (parts []string) {
 	return parts
 }
 
-// Message is a received message as render shows it.
+// Message is a received message as render shows it, as urgent as it is treated here.
 func Message(in *mailbox.Incoming, mesh string) *render.Message {
 	msg := &render.Message{
 		From: in.SenderName, Mesh: mesh, Pubkey: in.SenderSession.String()[:16], ID: in.ID.String(),
-		Priority: string(in.Priority), Sent: time.UnixMilli(in.Sent), Text: in.Text,
+		Priority: string(in.Urgency), Sent: time.UnixMilli(in.Sent), Text: in.Text,
 	}
 	if !in.ReplyTo.IsZero() {
 		msg.ReplyTo = in.ReplyTo.String()

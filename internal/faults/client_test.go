@@ -281,7 +281,7 @@ func auditKilled(t *testing.T, l *clustertest.Ledger, all []*puppet) {
 	box, err := client.OpenMailbox(ctx, receiver.about.Mailbox)
 	clustertest.Must(t, err)
 	defer box.Close()
-	rows, more, err := box.List(ctx, mailbox.Query{Recipients: []client.Key{receiver.key()}, Read: true, Limit: 1_000_000})
+	rows, more, err := box.List(ctx, mailbox.Query{Recipients: []client.Key{receiver.key()}, Gate: mailbox.Shelf, Read: true, Limit: 1_000_000})
 	clustertest.Must(t, err)
 	if more > 0 {
 		t.Errorf("%d rows were not listed", more)

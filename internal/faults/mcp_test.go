@@ -243,7 +243,7 @@ func unknown(c *clustertest.Crowd, agents []*operator, steady *clustertest.Peer)
 // marked read and could not say any more is found by its id.
 func auditAgent(t *testing.T, c *clustertest.Crowd, o *operator, key client.Key) {
 	t.Helper()
-	rows, more, err := o.box.List(context.Background(), mailbox.Query{Recipients: []client.Key{key}, Read: true, Limit: 1_000_000})
+	rows, more, err := o.box.List(context.Background(), mailbox.Query{Recipients: []client.Key{key}, Gate: mailbox.Shelf, Read: true, Limit: 1_000_000})
 	clustertest.Must(t, err)
 	if more > 0 {
 		t.Errorf("%d rows were not listed", more)

@@ -84,9 +84,10 @@ func (d *disk) Prune(ctx context.Context, keep time.Duration, now, serverNow int
 }
 
 // SaveStatements appends statements.
-func (d *disk) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) error {
-	return d.write(ctx, func(t *tx) (changed bool, err error) {
-		for _, st := range s {
+func (d *disk) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) (fresh []bool, err error) {
+	fresh = make([]bool, len(s))
+	err = d.write(ctx, func(t *tx) (changed bool, err error) {
+		for i, st := range s {
 			if err := checkStatement(st); err != nil {
 				return false, err
 			}
@@ -99,11 +100,13 @@ func (d *disk) SaveStatements(ctx context.Context, mesh wire.ID, version int64, 
 			if err != nil {
 				return false, err
 			}
+			fresh[i] = n > 0
 			changed = changed || n > 0
 		}
 		n, err := t.exec(upsertVersion, mesh[:], version)
 		return changed || n > 0, err
 	})
+	return fresh, err
 }
 
 // Statements returns the statements of a mesh.

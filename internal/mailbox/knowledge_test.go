@@ -2,6 +2,7 @@ package mailbox_test
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -16,8 +17,14 @@ func TestStatements(t *testing.T) {
 	forEach(t, func(t *testing.T, b mailbox.Mailbox) {
 		removal, closing := signed("r"), signed("c")
 		list := []mailbox.Statement{{Certificate: wire.Certificate{signed("a"), signed("b")}}, {Removal: &removal}, {Close: &closing}}
-		check(t, b.SaveStatements(ctx, mesh, 7, list[:2]))
-		check(t, b.SaveStatements(ctx, mesh, 5, []mailbox.Statement{list[1], list[2], list[0]}))
+		save := func(version int64, s []mailbox.Statement) string {
+			t.Helper()
+			fresh, err := b.SaveStatements(ctx, mesh, version, s)
+			check(t, err)
+			return fmt.Sprint(fresh)
+		}
+		equal(t, save(7, list[:2]), "[true true]")
+		equal(t, save(5, []mailbox.Statement{list[1], list[2], list[0]}), "[false true false]")
 		version, got, err := b.Statements(ctx, mesh)
 		check(t, err)
 		if version != 7 || !reflect.DeepEqual(got, list) {
@@ -25,8 +32,10 @@ func TestStatements(t *testing.T) {
 		}
 		version, got, err = b.Statements(ctx, mesh2)
 		equal(t, say(version, got, err), "0 [] <nil>")
-		equal(t, b.SaveStatements(ctx, mesh, 9, []mailbox.Statement{{}}) != nil, true)
-		equal(t, b.SaveStatements(ctx, mesh, 9, []mailbox.Statement{{Removal: &removal, Close: &closing}}) != nil, true)
+		for _, bad := range []mailbox.Statement{{}, {Removal: &removal, Close: &closing}} {
+			_, err := b.SaveStatements(ctx, mesh, 9, []mailbox.Statement{bad})
+			equal(t, err != nil, true)
+		}
 		version, _, _ = b.Statements(ctx, mesh)
 		equal(t, version, 7) // a refused call changes nothing
 	})
@@ -83,7 +92,8 @@ func TestForget(t *testing.T) {
 			})
 			check(t, err)
 			equal(t, say(receive(t, b, r, later)), "[true true]")
-			check(t, b.SaveStatements(ctx, m, 1, []mailbox.Statement{{Certificate: wire.Certificate{signed("a")}}}))
+			_, err = b.SaveStatements(ctx, m, 1, []mailbox.Statement{{Certificate: wire.Certificate{signed("a")}}})
+			check(t, err)
 			check(t, b.SavePeers(ctx, m, []mailbox.KnownPeer{{Key: bob}}))
 			check(t, b.SaveKey(ctx, m, 1, [32]byte{byte(n)}))
 		}

@@ -250,8 +250,8 @@ type KnownPeer struct {
 // Knowledge is what a peer never forgets of its meshes.
 type Knowledge interface {
 	// SaveStatements appends statements and sets the members version they bring
-	// the mesh to. The same statement again is no error; a version never goes down.
-	SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) error
+	// the mesh to. The same statement again is no error, and not fresh; a version never goes down.
+	SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) (fresh []bool, err error)
 	// Statements returns them in the order they were saved, and the version.
 	Statements(ctx context.Context, mesh wire.ID) (version int64, s []Statement, err error)
 	// SavePeers inserts or updates peers; a lower CardSeq leaves card and seq as they are, and

@@ -129,29 +129,32 @@ func (b *mem) mesh(id wire.ID) *memMesh {
 }
 
 // SaveStatements appends statements.
-func (b *mem) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) error {
+func (b *mem) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []Statement) (fresh []bool, err error) {
 	hashes := make([][32]byte, len(s))
 	for i, st := range s {
 		if err := checkStatement(st); err != nil {
-			return err
+			return nil, err
 		}
 		body, err := wire.Marshal(st)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		hashes[i] = sha256.Sum256(body)
 	}
-	return b.do(ctx, func() (bool, error) {
+	fresh = make([]bool, len(s))
+	err = b.do(ctx, func() (bool, error) {
 		m := b.mesh(mesh)
 		for i, st := range s {
 			if _, known := m.hashes[hashes[i]]; !known {
 				m.hashes[hashes[i]] = struct{}{}
 				m.statements = append(m.statements, st)
+				fresh[i] = true
 			}
 		}
 		m.version = max(m.version, version)
 		return true, nil
 	})
+	return fresh, err
 }
 
 // Statements returns the statements of a mesh.

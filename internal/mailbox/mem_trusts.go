@@ -48,7 +48,7 @@ func (b *mem) ChangeTrust(ctx context.Context, mesh wire.ID, member wire.Key, at
 // regate judges the unread messages of a member anew.
 func (b *mem) regate(t *Trust) {
 	for _, m := range b.incoming {
-		if m.ReadAt > 0 || m.Own || m.Mesh != t.Mesh || m.SenderMember != t.Member {
+		if m.ReadAt > 0 || m.Mesh != t.Mesh || m.SenderMember != t.Member {
 			continue
 		}
 		urgency, gate, _ := judge(t, &m.Incoming, m.braked)

@@ -62,7 +62,7 @@ func (m *meshServer) announceSome(ctx context.Context) (again bool, err error) {
 	var fresh []taken
 	for _, cl := range m.fleet.Clients() {
 		q := m.unread(cl, announcePage)
-		q.Unoffered = true
+		q.Unoffered, q.Gate = true, mailbox.OpenGate // bodies go out
 		list, more, err := m.box.List(ctx, q)
 		if err != nil {
 			return false, err
@@ -111,7 +111,7 @@ func (m *meshServer) heldBack(t *taken) bool {
 	m.mu.Lock()
 	held := m.held[t.Mesh] > 0 || (!t.ReplyTo.IsZero() && m.held[t.ReplyTo] > 0)
 	m.mu.Unlock()
-	return held || (t.of.Card().Status == client.StatusDND && t.Priority != client.Now)
+	return held || (t.of.Card().Status == client.StatusDND && t.Urgency != client.Now)
 }
 
 // announcement is the params of a channel notification: meta is strings under

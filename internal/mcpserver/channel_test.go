@@ -16,6 +16,7 @@ import (
 func TestAnnounce(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
+	p.bob.trusts(p.a)
 	id := p.alice.send("bob/api", "ping <x>", args{"priority": "now"})
 	content, meta := p.bob.announced()
 	for _, want := range []string{`<peer-message from="alice/web" mesh="acme"`, render.Notice, "\nping &lt;x&gt;\n</peer-message>"} {
@@ -51,6 +52,7 @@ func TestAnnounce(t *testing.T) {
 func TestAnnounceAfterInitialized(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
+	p.bob.trusts(p.a)
 	p.bob.end()
 	p.alice.send("bob/api", "two", nil)
 	p.alice.send("bob/api", "three", args{"priority": "low"})
@@ -94,6 +96,7 @@ func TestDiscoveringClientIsAnnouncedTo(t *testing.T) {
 func TestDoNotDisturb(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
+	p.bob.trusts(p.a)
 	p.bob.ok("set_status", args{"status": "dnd"}, "Your status is dnd.")
 	p.alice.send("bob/api", "later", nil)
 	p.alice.send("bob/api", "at once", args{"priority": "now"})

@@ -107,9 +107,9 @@ type taken struct {
 	of *client.Client
 }
 
-// byUrgency orders messages of several meshes: by priority, then as they came.
+// byUrgency orders messages of several meshes: by urgency, then as they came.
 func byUrgency(a, b taken) int {
-	return cmp.Or(cmp.Compare(a.Priority.Rank(), b.Priority.Rank()), cmp.Compare(a.Number, b.Number))
+	return cmp.Or(cmp.Compare(a.Urgency.Rank(), b.Urgency.Rank()), cmp.Compare(a.Number, b.Number))
 }
 
 // take looks at the unread messages of all meshes, chooses, and takes from each
@@ -161,7 +161,7 @@ func (c *call) take(ctx context.Context, set client.Set, limit int) (msgs []take
 
 // unread selects what is unread on a mesh and is not brought in by a courier just now.
 func (m *meshServer) unread(cl *client.Client, limit int) mailbox.Query {
-	return mailbox.Query{Mesh: cl.MeshID(), Recipients: cl.Addresses(), Now: m.now().UnixMilli(), Limit: limit}
+	return mailbox.Query{Mesh: cl.MeshID(), Recipients: cl.Addresses(), Gate: mailbox.Shelf, Now: m.now().UnixMilli(), Limit: limit}
 }
 
 func (c *call) reportMessages(ctx context.Context, set client.Set, msgs []taken, more int) (*result, error) {
@@ -216,6 +216,13 @@ func (c *call) wholeMessage(ctx context.Context, set client.Set, text string) (*
 		}
 		if err != nil {
 			return nil, err
+		}
+		until, err := c.box.Paused(ctx, in.Mesh, c.now().UnixMilli())
+		if err != nil {
+			return nil, err
+		}
+		if in.Gate > mailbox.Shelf || until > 0 { // a person's
+			continue
 		}
 		if in.ReadAt == 0 {
 			if _, err := c.box.MarkRead(ctx, in.Number, cl.Key(), c.serverClock(cl)); err != nil {

@@ -176,7 +176,8 @@ func TestTwoMeshes(t *testing.T) {
 	c := p.w.Dial(beta, "web", func(o *client.Options) { o.Mailbox = p.alice.box })
 	p.alice.fleet.add(c) // joined while serving
 	bob2 := p.w.Join(c, "member", "bob")
-	bob, _ := session(p.w, bob2, "api")
+	bob, b := session(p.w, bob2, "api")
+	p.alice.trusts(b)
 	p.alice.ok("list_peers", nil, "acme:bob/api", "beta:bob/api", "you are beta:alice/web")
 	p.alice.ok("list_peers", args{"mesh": "beta"}, "beta:bob/api")
 	p.alice.fails("list_peers", args{"mesh": "gamma"}, "Joined here: acme, beta")

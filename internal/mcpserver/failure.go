@@ -69,6 +69,7 @@ func (c *call) explain(err error) *failure {
 	var done *failure
 	var target *client.TargetError
 	var fault *client.Fault
+	var held *client.HeldError
 	switch {
 	case errors.As(err, &done):
 		return done
@@ -88,6 +89,11 @@ func (c *call) explain(err error) *failure {
 		return &failure{
 			Code: "not_found", Message: "no message of that id was sent from this machine",
 			Hint: "Use the id that send_message returned. For a message that you received, use check_messages with id.",
+		}
+	case errors.As(err, &held):
+		return &failure{
+			Code: "held", Message: fmt.Sprintf("not sent: %s; it waits for your user as number %d", safe(held), held.Number),
+			Hint: "Tell your user, who can look at it with `claudemesh held` and send or drop it. Do not send it another way.",
 		}
 	case errors.Is(err, client.ErrUnreachable):
 		return &failure{Code: "unreachable", Message: safe(err), Hint: "It is tried again in the background; call again in a while."}
@@ -112,6 +118,10 @@ func (c *call) meshNames() (names []string) {
 func explainFault(f *client.Fault) *failure {
 	out := &failure{Code: string(f.Code), Message: safe(f), Hint: "Trying again will not help; tell your user what it says."}
 	switch {
+	case f.Code == wire.CodeTooManyHops:
+		out.Hint = "You and other agents have answered each other long enough: tell your user what it is about, and stop."
+	case f.Code == wire.CodePaused:
+		out.Hint = "An admin has stopped the mesh's messages; tell your user, and do not try again by yourself."
 	case f.Code == wire.CodeTooLarge || f.Code == wire.CodeAudienceTooLarge:
 		out.Hint = "Shorten or split it, or write the long part to a file that the other agent can read and send the path."
 	case f.Code == wire.CodeBadCard:

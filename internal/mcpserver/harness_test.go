@@ -325,6 +325,18 @@ func newPair(t testing.TB) *pair {
 	return p
 }
 
+// trusts lets a peer's messages break in, as its person would.
+func (a *agent) trusts(peer *client.Client) {
+	a.t.Helper()
+	_, err := a.box.ChangeTrust(context.Background(), peer.MeshID(), peer.MemberKey(), time.Now().UnixMilli(), func(t *mailbox.Trust) error {
+		t.Level, t.Grants = mailbox.Trusted, nil
+		return nil
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
 // session starts a session with a mailbox and an MCP server of its own.
 func session(w *meshtest.World, m client.Membership, label string) (*agent, *client.Client) {
 	w.T.Helper()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
 
@@ -39,9 +40,26 @@ type peerData struct {
 	Summary     string      `json:"summary,omitempty"`
 	LastSeen    string      `json:"lastSeen,omitempty"`
 	reach
-	Ambiguous bool `json:"ambiguousName,omitempty"` // use the pubkey
+	Ambiguous bool          `json:"ambiguousName,omitempty"` // use the pubkey
+	Verified  bool          `json:"verified,omitempty"`      // the user has compared keys with its member
+	Blocked   bool          `json:"blocked,omitempty"`       // by the user: it is not heard
+	Trust     mailbox.Level `json:"trust,omitempty"`         // where the user has said so
 
 	seen time.Time
+	key  client.Key // its member's
+}
+
+// trusts is what the user has said of the members of a mesh.
+func (m *meshServer) trusts(ctx context.Context, cl *client.Client) (map[client.Key]mailbox.Trust, error) {
+	list, err := m.box.Trusts(ctx, cl.MeshID())
+	if err != nil {
+		return nil, err
+	}
+	by := map[client.Key]mailbox.Trust{}
+	for _, t := range list {
+		by[t.Member] = t
+	}
+	return by, nil
 }
 
 // reach is how a message gets into a session that is online; empty when it is not known.
@@ -110,7 +128,16 @@ func listPeers(ctx context.Context, c *call) (*result, error) {
 		if group == "" {
 			md.Away = c.away(cl, peers)
 		}
+		trusts, err := c.trusts(ctx, cl)
+		if err != nil {
+			return nil, err
+		}
 		listed := c.describePeers(cl, peers, group)
+		for i := range listed {
+			if t, ok := trusts[listed[i].key]; ok {
+				listed[i].Verified, listed[i].Blocked, listed[i].Trust = t.Verified > 0, t.Blocked, t.Level
+			}
+		}
 		if room := maxListed - len(data.Peers); len(listed) > room {
 			data.Hidden += len(listed) - room
 			listed = listed[:room]
@@ -178,7 +205,7 @@ func (c *call) describePeer(p *client.Peer) peerData {
 	d := peerData{
 		Name: c.inMesh(p.Mesh, p.FullName()), Mesh: p.Mesh, Member: p.Name, Pubkey: key16(p.Key), Online: p.Online,
 		Person: p.Role != client.Session, Status: p.Card.Status,
-		Cwd: render.Inline(p.Card.Cwd, 256), Summary: render.Inline(p.Card.Summary, 400), seen: p.LastSeen, reach: reachOf(p.Wakeability()),
+		Cwd: render.Inline(p.Card.Cwd, 256), Summary: render.Inline(p.Card.Summary, 400), seen: p.LastSeen, key: p.Member, reach: reachOf(p.Wakeability()),
 	}
 	for _, g := range p.Card.Groups {
 		d.Groups = append(d.Groups, groupData(g))
@@ -236,6 +263,15 @@ func (c *call) peerLine(d *peerData) string {
 	}
 	if word := d.word(); word != "" {
 		marks = append(marks, word)
+	}
+	if d.Verified {
+		marks = append(marks, "verified")
+	}
+	if d.Trust == mailbox.Quarantine || d.Trust == mailbox.Trusted {
+		marks = append(marks, string(d.Trust))
+	}
+	if d.Blocked {
+		marks = append(marks, "blocked by your user")
 	}
 	line := fmt.Sprintf("- %s [%s]  pubkey: %s", d.Name, strings.Join(marks, ", "), d.Pubkey)
 	if d.Ambiguous {

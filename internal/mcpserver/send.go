@@ -30,7 +30,7 @@ func (a *sendArgs) message() (m client.Message, err error) {
 	case a.Message == "":
 		return m, badArgument("message is missing")
 	}
-	m = client.Message{To: a.To, Text: a.Message, Priority: client.Priority(a.Priority)}
+	m = client.Message{To: a.To, Text: a.Message, Priority: client.Priority(a.Priority), By: client.ByAgent}
 	if a.Priority != "" && m.Priority.Rank() < 0 {
 		return m, badArgument("priority is now, next or low, not %q", a.Priority)
 	}

@@ -162,3 +162,34 @@ func TestMissing(t *testing.T) {
 		t.Errorf("missing: %v", r.data["missing"])
 	}
 }
+
+// A model finds what is shelved when it looks, and never what is shut or paused.
+func TestGates(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	change := func(f func(*mailbox.Trust)) {
+		t.Helper()
+		_, err := p.bob.box.ChangeTrust(t.Context(), p.b.MeshID(), p.am.MemberKey(), 1, func(t *mailbox.Trust) error { f(t); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(t *mailbox.Trust) { t.Level, t.Grants = mailbox.Quarantine, nil })
+	id := p.alice.send("bob/api", "from the shelf", nil)
+	p.alice.status(id, "delivered")
+	p.bob.quiet(300 * time.Millisecond) // not announced
+	p.bob.ok("list_peers", nil, "[1 unread message: check_messages]")
+	change(func(t *mailbox.Trust) { t.Blocked = true })
+	p.bob.ok("check_messages", nil, "No unread")
+	p.bob.fails("check_messages", args{"id": id}, "no message of that id")
+	change(func(t *mailbox.Trust) { t.Blocked = false })
+	if err := p.bob.box.SetPause(t.Context(), p.b.MeshID(), time.Now().Add(time.Hour).UnixMilli()); err != nil {
+		t.Fatal(err)
+	}
+	p.bob.ok("check_messages", nil, "No unread")
+	p.bob.fails("check_messages", args{"id": id}, "no message of that id")
+	if err := p.bob.box.SetPause(t.Context(), p.b.MeshID(), 0); err != nil {
+		t.Fatal(err)
+	}
+	p.bob.ok("check_messages", nil, "from the shelf")
+}

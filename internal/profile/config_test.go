@@ -2,10 +2,12 @@ package profile_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +47,6 @@ func TestConfigChanges(t *testing.T) {
 	equal(t, say(len(meshes), err), "0 <nil>")
 	a, b := membership(1, "a"), membership(2, "b")
 	a.OwnerSeed = client.Secret{7}
-	b.Certificate, b.Genesis.Body = wire.Certificate{}, wire.Blob{}
 	a.Certificate = wire.Certificate{{Body: wire.Blob("x")}}
 	a.Genesis = wire.Signed{Body: wire.Blob("g")}
 	check(t, p.Add(a))
@@ -89,15 +90,7 @@ func TestModes(t *testing.T) {
 	s, err := p.TakeSeat(meshA, t.TempDir(), "box", "")
 	check(t, err)
 	check(t, s.Close())
-	check(t, filepath.WalkDir(p.Dir(), func(path string, e fs.DirEntry, err error) error {
-		check(t, err)
-		info, err := e.Info()
-		check(t, err)
-		if info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s has mode %v", path, info.Mode())
-		}
-		return nil
-	}))
+	checkPrivate(t, p.Dir())
 	config := filepath.Join(p.Dir(), "config.json")
 	check(t, os.Chmod(config, 0o640))
 	_, err = p.Meshes()
@@ -110,6 +103,23 @@ func TestModes(t *testing.T) {
 	check(t, os.Chmod(p.Dir(), 0o710))
 	_, err = profile.Open(p.Dir())
 	fails(t, err, "chmod 700 '"+p.Dir()+"'")
+}
+
+// checkPrivate walks a directory: 0700 and 0600, and nothing else.
+func checkPrivate(t *testing.T, dir string) {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		return
+	}
+	check(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		check(t, err)
+		info, err := e.Info()
+		check(t, err)
+		if want := map[bool]fs.FileMode{true: 0o700, false: 0o600}[e.IsDir()]; info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, want %v", path, info.Mode(), want)
+		}
+		return nil
+	}))
 }
 
 // A crash before the rename leaves a temporary file and the old configuration.
@@ -179,4 +189,85 @@ func TestProcessesAdd(t *testing.T) {
 	wg.Wait()
 	meshes, err := p.Meshes()
 	equal(t, say(len(meshes), err), "40 <nil>")
+}
+
+// Goroutines and processes that add and remove at once lose nothing of each other,
+// and who reads meanwhile finds a whole file.
+func TestChurn(t *testing.T) {
+	p := open(t)
+	check(t, p.Add(membership(1, "first")))
+	var writers sync.WaitGroup
+	for n := range 4 {
+		cmd := command(t, "churn", p, say(n+1))
+		writers.Go(func() {
+			if text, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, text)
+			}
+		})
+		writers.Go(func() {
+			if err := churn(p, n+11); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	for reading := true; reading; {
+		select {
+		case <-done:
+			reading = false
+		default:
+			meshes, err := p.Meshes()
+			check(t, err)
+			if len(meshes) == 0 || meshes[0].Mesh != "first" {
+				t.Fatalf("%d meshes were read", len(meshes))
+			}
+		}
+	}
+	meshes, err := p.Meshes()
+	check(t, err)
+	names := map[string]bool{}
+	for _, m := range meshes {
+		names[m.Mesh] = true
+	}
+	equal(t, say(len(meshes), len(names)), say(1+8*3, 1+8*3))
+	for _, n := range []int{1, 2, 3, 4, 11, 12, 13, 14} {
+		for i := range 6 {
+			equal(t, names[fmt.Sprintf("mesh-%d-%d", n, i)], i%2 == 0)
+		}
+	}
+	rest, err := filepath.Glob(filepath.Join(p.Dir(), "*.tmp*"))
+	equal(t, say(len(rest), err), "0 <nil>")
+}
+
+// A file that is a link is not followed: not to read keys of another place, and not to write any there.
+func TestLinks(t *testing.T) {
+	p, elsewhere := open(t), filepath.Join(t.TempDir(), "file")
+	check(t, p.Add(membership(1, "a")))
+	seat, err := p.TakeSeat(meshA, t.TempDir(), "box", "")
+	check(t, err)
+	check(t, seat.Close())
+	seats, _ := filepath.Glob(filepath.Join(p.Dir(), "seats", "*", "*.json"))
+	for _, path := range []string{filepath.Join(p.Dir(), "config.json"), seats[0]} {
+		check(t, os.Rename(path, elsewhere))
+		if err := os.Symlink(elsewhere, path); err != nil {
+			t.Skip(err)
+		}
+		before, err := os.ReadFile(elsewhere)
+		check(t, err)
+		_, err = p.Meshes()
+		_, seatsErr := p.AllSeats(meshA)
+		addErr := p.Add(membership(2, "b"))
+		_, snapErr := p.Snapshot()
+		if path == seats[0] {
+			_, takeErr := p.TakeSeat(meshA, seat.Dir, "box", "")
+			equal(t, say(errors.Is(seatsErr, profile.ErrLink), errors.Is(takeErr, profile.ErrLink)), "true true")
+		} else {
+			equal(t, say(errors.Is(err, profile.ErrLink), errors.Is(addErr, profile.ErrLink), errors.Is(snapErr, profile.ErrLink)), "true true true")
+		}
+		after, err := os.ReadFile(elsewhere)
+		check(t, err)
+		equal(t, string(after), string(before))
+		check(t, os.Rename(elsewhere, path))
+	}
 }

@@ -47,6 +47,14 @@ func child(job, dir, arg string) error {
 				return err
 			}
 		}
+	case "keyring": // the machine's own
+		return profile.CheckKeyring()
+	case "churn":
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		return churn(p, n)
 	case "seat": // holds it until its stdin ends
 		s, err := p.TakeSeat(meshA, arg, "box", "")
 		if err != nil {
@@ -57,6 +65,22 @@ func child(job, dir, arg string) error {
 		return s.Close()
 	default:
 		return errors.New("unknown job")
+	}
+	return nil
+}
+
+// churn adds six meshes and removes every other one again.
+func churn(p *profile.Profile, n int) error {
+	for i := range 6 {
+		m := membership(n*100+i, fmt.Sprintf("mesh-%d-%d", n, i))
+		if err := p.Add(m); err != nil {
+			return err
+		}
+		if i%2 == 1 {
+			if err := p.Remove(m.MeshID); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -74,7 +98,8 @@ var meshA, meshB = wire.ID{1}, wire.ID{2}
 
 func membership(n int, name string) client.Membership {
 	return client.Membership{Mesh: name, MeshID: wire.ID{0: byte(n >> 8), 1: byte(n), 15: 1}, Broker: "wss://b.example", Member: "alice",
-		MemberSeed: client.Secret{1}, Role: "member", Generation: 1}
+		MemberSeed: client.Secret{1}, Role: "member", Generation: 1,
+		Certificate: wire.Certificate{}, Genesis: wire.Signed{Body: wire.Blob{}}}
 }
 
 func open(t *testing.T) *profile.Profile {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/gofrs/flock"
 )
@@ -25,10 +26,19 @@ var (
 	ErrNotJoined = errors.New("this mesh was not joined")
 	ErrNewer     = errors.New("it was written by a newer claudemesh; update claudemesh")
 	ErrMalformed = errors.New("it is malformed")
+	ErrRunning   = errors.New("sessions of this profile run")
+	ErrLink      = errors.New("is a symbolic link")
+	// ErrKeyring: the keyring is locked or absent, or does not hold what it should.
+	ErrKeyring = errors.New("the OS keyring does not serve")
 )
 
 // Profile is one profile directory.
-type Profile struct{ dir string }
+type Profile struct {
+	dir string
+
+	mu       sync.Mutex         // guards the following
+	revealed map[string]secrets // what the keyring gave, by account: it may ask a person each time
+}
 
 // DefaultDir returns the directory to use: that of CLAUDEMESH_CONFIG_DIR, else
 // ~/.claudemesh. A shell may have inherited a variable whose directory is gone;

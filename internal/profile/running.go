@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -27,4 +28,18 @@ func (p *Profile) Running() bool {
 
 func (p *Profile) runningLock() *flock.Flock {
 	return flock.New(filepath.Join(p.dir, "running.lock"), flock.SetPermissions(0o600))
+}
+
+// Alone keeps processes from announcing themselves until release is called.
+// ErrRunning while there is one.
+func (p *Profile) Alone() (release func() error, err error) {
+	l := p.runningLock()
+	free, err := l.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", l.Path(), err)
+	}
+	if !free {
+		return nil, errors.Join(ErrRunning, l.Close())
+	}
+	return l.Close, nil
 }

@@ -21,6 +21,7 @@ import (
 )
 
 const (
+	seatsName   = "seats"
 	seatVersion = 1
 	maxSeats    = 256 // sessions of one mesh in one directory
 	// seatsLock is held while a seat is taken or all are removed. It is not in
@@ -66,7 +67,7 @@ func (f *seatFile) info() SeatInfo {
 }
 
 func (p *Profile) seatsDir(mesh wire.ID) string {
-	return filepath.Join(p.dir, "seats", mesh.String())
+	return filepath.Join(p.dir, seatsName, mesh.String())
 }
 
 // place returns the one name of a directory and how its seats' files begin.

@@ -105,9 +105,18 @@ func Inline(s string, limit int) string {
 // be longer than limit bytes (0: never), between two characters of s.
 func escape(s string, limit int, line bool) (out string, cut int) {
 	var b strings.Builder
+	pile := bare
 	for i := 0; i < len(s); {
-		_, n := utf8.DecodeRuneInString(s[i:])
-		p := piece(s[i:i+n], line)
+		r, n := utf8.DecodeRuneInString(s[i:])
+		p := markup(r, line)
+		if p == "" {
+			p = pile.show(r)
+			if line {
+				p = oneLine.Replace(p)
+			}
+		} else {
+			pile = 0
+		}
 		if limit > 0 && b.Len()+len(p) > limit {
 			return b.String(), len(s) - i
 		}
@@ -117,23 +126,26 @@ func escape(s string, limit int, line bool) (out string, cut int) {
 	return b.String(), 0
 }
 
-// piece is one character of a text as it is shown.
-func piece(c string, line bool) string {
-	switch c {
-	case "&":
+// markup is a character of markup as it is shown, and likewise one that a
+// normalization of Unicode turns into such; "" for any other.
+func markup(r rune, line bool) string {
+	switch r {
+	case '&':
 		return "&amp;"
-	case "<":
+	case '<':
 		return "&lt;"
-	case ">":
+	case '>':
 		return "&gt;"
-	case `"`:
+	case '＜', '＞', '﹤', '﹥', '≮', '≯':
+		return escaped(r)
+	case '"':
 		if line {
 			return "&quot;"
 		}
-		return c
+	case '＂':
+		if line {
+			return escaped(r)
+		}
 	}
-	if line {
-		return Line(c)
-	}
-	return Visible(c)
+	return ""
 }

@@ -2,8 +2,6 @@ package seal
 
 import (
 	"bytes"
-	"math"
-	"slices"
 	"strings"
 	"testing"
 
@@ -114,93 +112,6 @@ func seal(t testing.TB, h Header, plain []byte) *wire.Push {
 	t.Helper()
 	b := sealBox(plain, shared(t, "alice/1", "bob/1"))
 	return push(h, Sealed{Nonce: b[:nonceSize], Ciphertext: b[nonceSize:]}, -1, "bob/1")
-}
-
-// What a peer's own broken or hostile client may seal, each refused by name.
-func TestHostileSender(t *testing.T) {
-	t.Parallel()
-	alice, _ := sender("alice/1")
-	h := header(wire.ModeDM, "alice/1", "bob/1")
-	good := raw(kindDirect, h.encode(), text, alice)
-	edit := func(f func(h *Header)) []byte {
-		x := h
-		f(&x)
-		return pad(raw(kindDirect, x.encode(), text, alice))
-	}
-	withHeader := func(b []byte) []byte { return pad(raw(kindDirect, b, text, alice)) }
-	fields := func(edit func(f [][]byte) [][]byte) []byte {
-		f, err := trust.Fields("header", h.encode())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return withHeader(trust.T("header", edit(f)...))
-	}
-	set := func(i int, v []byte) func(f [][]byte) [][]byte {
-		return func(f [][]byte) [][]byte { f[i] = v; return f }
-	}
-	dirty := pad(slices.Clone(good))
-	dirty[len(dirty)-1] = 1
-	dirtyStart := pad(slices.Clone(good))
-	dirtyStart[len(good)] = 1
-	unsigned := slices.Clone(good)
-	unsigned[len(unsigned)-1] ^= 1
-	old, _ := sender("alice/1")
-	old.Attestation = &wire.Attestation{Issued: now, Sig: wire.Sig{1}}
-	member, _ := sender("alice/1")
-	member.Attestation = nil
-	const envelope, padding, lifetime = wire.CodeBadEnvelope, wire.CodeBadPadding, wire.CodeBadLifetime
-	for _, tt := range []struct {
-		name  string
-		plain []byte
-		code  wire.Code
-	}{
-		{"good", pad(slices.Clone(good)), ""},
-		{"nothing", nil, envelope},
-		{"only zeros", make([]byte, 256), envelope},
-		{"kind of a group", append([]byte{kindGroup}, pad(slices.Clone(good))[1:]...), envelope},
-		{"kind of a wrap", append([]byte{kindWrap}, pad(slices.Clone(good))[1:]...), envelope},
-		{"cut short", good[:len(good)-1], envelope},
-		{"the last pad byte is not zero", dirty, padding},
-		{"the first pad byte is not zero", dirtyStart, padding},
-		{"no padding", good, padding},
-		{"padded twice", append(pad(slices.Clone(good)), make([]byte, 64)...), padding},
-		{"a padding step too many", append(pad(slices.Clone(good)), make([]byte, Padded(Padded(len(good))+1)-Padded(len(good)))...), padding},
-		{"signature damaged", pad(unsigned), wire.CodeBadSignature},
-		{"signed by the member", pad(raw(kindDirect, h.encode(), text, Sender{key("alice"), alice.Attestation})), wire.CodeBadSignature},
-		{"attestation forged", pad(raw(kindDirect, h.encode(), text, old)), wire.CodeBadAttestation},
-		{"no attestation", pad(raw(kindDirect, h.encode(), text, member)), wire.CodeBadAttestation},
-		{"another mesh", edit(func(h *Header) { h.Mesh[0] ^= 1 }), wire.CodeWrongMesh},
-		{"another recipient", edit(func(h *Header) { h.Recipient = pub("carol/1") }), wire.CodeWrongRecipient},
-		{"another member", edit(func(h *Header) { h.SenderMember = pub("mallory") }), wire.CodeHeaderMismatch},
-		{"no lifetime", edit(func(h *Header) { h.Sent = h.Expires }), lifetime},
-		{"expires before it is sent", edit(func(h *Header) { h.Sent = h.Expires + 1 }), lifetime},
-		{"31 days", edit(func(h *Header) { h.Sent = h.Expires - MaxLifetime - 1 }), lifetime},
-		{"exactly 30 days", edit(func(h *Header) { h.Sent = h.Expires - MaxLifetime }), ""},
-		{"sent before 1970", edit(func(h *Header) { h.Sent = -1 }), lifetime},
-		{"sent at the end of time", edit(func(h *Header) { h.Sent = math.MinInt64 }), lifetime},
-		{"a header of another domain", withHeader(trust.T("heading", []byte("dm"))), envelope},
-		{"an empty header", withHeader(nil), envelope},
-		{"a header with a field more", fields(func(f [][]byte) [][]byte { return append(f, nil) }), envelope},
-		{"a header with a field less", fields(func(f [][]byte) [][]byte { return f[:13] }), envelope},
-		{"an unknown mode", fields(set(0, []byte("shout"))), envelope},
-		{"an unknown priority", fields(set(9, []byte("urgent"))), envelope},
-		{"a dm without recipient", fields(set(4, nil)), envelope},
-		{"a recipient of zeros", fields(set(4, make([]byte, 32))), envelope},
-		{"a short mesh", fields(set(1, mesh[1:])), envelope},
-		{"no id", fields(set(6, nil)), envelope},
-		{"a short id", fields(set(6, msgID[1:])), envelope},
-		{"a long reply", fields(set(11, make([]byte, 17))), envelope},
-		{"a reply of zeros", fields(set(11, make([]byte, 16))), envelope},
-		{"replaces zeros", fields(set(12, make([]byte, 16))), envelope},
-		{"a time of 4 bytes", fields(set(7, make([]byte, 4))), envelope},
-		{"a seq of 9 bytes", fields(set(10, make([]byte, 9))), envelope},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			_, err := openAs("bob/1", seal(t, h, tt.plain))
-			wantCode(t, err, tt.code)
-		})
-	}
 }
 
 func TestHeaderRoundTrip(t *testing.T) {

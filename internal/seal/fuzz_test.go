@@ -3,35 +3,16 @@ package seal
 import (
 	"bytes"
 	"encoding/json"
-	"os"
-	"slices"
 	"testing"
 
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-// frozenPush is a sealed vector: the fuzzer's processes must agree on the seeds.
-func frozenPush(f *testing.F, name string) *wire.Push {
-	f.Helper()
-	b, err := os.ReadFile(frozenFile)
-	if err != nil {
-		f.Fatal(err)
-	}
-	var v frozen
-	if err := json.Unmarshal(b, &v); err != nil {
-		f.Fatal(err)
-	}
-	i := slices.IndexFunc(v.Sealed, func(s sealedVector) bool { return s.Name == name })
-	p, err := wire.Decode([]byte(v.Sealed[i].Push))
-	if err != nil {
-		f.Fatal(err)
-	}
-	return p.(*wire.Push)
-}
-
 // FuzzOpenDirect: no bytes but a seed's open.
 func FuzzOpenDirect(f *testing.F) {
-	p := frozenPush(f, "dm")
+	p := pushes(f, "envelope: dm")[0].push
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), string(p.Mode))
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), "receipt")
 	f.Add([]byte(p.Nonce), []byte{}, "dm")
@@ -45,7 +26,7 @@ func FuzzOpenDirect(f *testing.F) {
 
 // FuzzOpenWrap: no wrap and no body but a seed's open.
 func FuzzOpenWrap(f *testing.F) {
-	p := frozenPush(f, "group, first")
+	p := pushes(f, "envelope: group, first")[0].push
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), []byte(p.Wrap))
 	f.Add([]byte(p.Nonce), []byte(p.Ciphertext), []byte{})
 	sh := shared(f, "bob/1", "alice/1")
@@ -98,8 +79,12 @@ func FuzzParseInner(f *testing.F) {
 
 // FuzzHeader: a header has one encoding.
 func FuzzHeader(f *testing.F) {
-	for _, v := range innerVectors() {
-		f.Add([]byte(v.Header))
+	for _, p := range pushes(f, "envelope: ") {
+		var out struct{ Header vectors.Hex }
+		if err := json.Unmarshal(p.Out, &out); err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(out.Header))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHeader(b)
@@ -109,6 +94,62 @@ func FuzzHeader(f *testing.F) {
 		}
 		if !bytes.Equal(h.encode(), b) {
 			t.Fatalf("%x comes back as %x", b, h.encode())
+		}
+	})
+}
+
+// FuzzMeshKey: a mesh key has one encoding.
+func FuzzMeshKey(f *testing.F) {
+	k := MeshKey{Generation: 7, Key: seed("mesh key 7")}
+	f.Add(k.statement(mesh))
+	f.Add(k.statement(wire.ID{1}))
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		k, err := parseMeshKey(mesh, plain)
+		if err != nil {
+			if c := codeOf(err); c != wire.CodeBadEnvelope && c != wire.CodeWrongMesh {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(k.statement(mesh), plain) {
+			t.Fatalf("%x comes back as %x", plain, k.statement(mesh))
+		}
+	})
+}
+
+// FuzzPadding: of all bytes around a content only what pad makes is taken.
+func FuzzPadding(f *testing.F) {
+	k := MeshKey{Generation: 1, Key: seed("mesh key 1")}
+	for _, n := range []int{0, 252, 253, 508, 509, 3 << 10} {
+		f.Add(pad(trust.AppendLP(nil, make([]byte, n))))
+	}
+	f.Add(make([]byte, 512)) // more than an empty content is padded to
+	f.Add(append(make([]byte, 255), 1))
+	f.Add([]byte("\x00\x00\x00\x01"))
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		content, err := OpenCard(k, sealSecret(plain, &k.Key))
+		if err != nil {
+			wantCode(t, err, wire.CodeBadPadding)
+			return
+		}
+		if again := pad(trust.AppendLP(nil, content)); !bytes.Equal(again, plain) {
+			t.Fatalf("%x comes back as %x", plain, again)
+		}
+	})
+}
+
+// FuzzOpenSealed: no bytes open as what was sealed to a key, but those that were.
+func FuzzOpenSealed(f *testing.F) {
+	k := MeshKey{Generation: 7, Key: seed("mesh key 7")}
+	sh := shared(f, "bob/1", "alice/1")
+	f.Add(make([]byte, nonceSize+overhead))
+	f.Add(bytes.Repeat([]byte{7}, 200))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, one := OpenMeshKey(mesh, b, seed("invite"))
+		_, two := OpenMeshKeyBox(mesh, b, sh)
+		_, three := OpenCard(k, b)
+		for _, err := range []error{one, two, three} {
+			wantCode(t, err, wire.CodeBadBox)
 		}
 	})
 }

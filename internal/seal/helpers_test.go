@@ -2,29 +2,15 @@ package seal
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"flag"
-	"slices"
 	"testing"
 
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
 // now is the fixed time of every test, Unix ms.
 const now = 1_760_000_000_000
-
-type hexBytes []byte
-
-func (h hexBytes) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h), nil }
-
-func (h *hexBytes) UnmarshalText(t []byte) (err error) {
-	*h, err = hex.DecodeString(string(t))
-	return err
-}
 
 func seed(name string) [32]byte       { return sha256.Sum256([]byte("claudemesh test " + name)) }
 func key(name string) trust.SecretKey { return trust.SecretKeyFromSeed(seed(name)) }
@@ -135,10 +121,4 @@ func openAs(own string, p *wire.Push) (Opened, error) {
 		return Opened{}, err
 	}
 	return Open(p, pub(own), mesh, sh)
-}
-
-func clonePush(p *wire.Push) *wire.Push {
-	c := *p
-	c.Nonce, c.Ciphertext, c.Wrap = slices.Clone(p.Nonce), slices.Clone(p.Ciphertext), slices.Clone(p.Wrap)
-	return &c
 }

@@ -3,207 +3,123 @@ package seal
 import (
 	"bytes"
 	"encoding/json"
-	"os"
+	"strings"
 	"testing"
 
+	"golang.org/x/crypto/nacl/box"
+	"golang.org/x/crypto/nacl/secretbox"
+
+	"github.com/claudemesh/claudemesh/internal/trust"
+	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
-// frozen is testdata/envelope.json: what is deterministic in an envelope, byte
-// by byte, and sealed instances, which must open and never change.
-type frozen struct {
-	Comment string              `json:"_comment"`
-	Seeds   map[string]hexBytes `json:"seeds"`
-	Inner   []innerVector       `json:"inner"`
-	Sealed  []sealedVector      `json:"sealed"` // only -update makes them anew
-	MeshKey []keyVector         `json:"meshKeys"`
+// published is a push of the published set, which package vectors makes.
+type published struct {
+	vectors.Case
+	push   *wire.Push
+	reader trust.SecretKey
 }
 
-type innerVector struct {
-	Name      string   `json:"name"`
-	Header    hexBytes `json:"header"`
-	Signed    hexBytes `json:"signed"`
-	Signature hexBytes `json:"signature"`
-	Inner     hexBytes `json:"inner"` // before padding
-	Padded    int      `json:"padded"`
-}
-
-type sealedVector struct {
-	Name string    `json:"name"`
-	Own  string    `json:"own"`
-	Code wire.Code `json:"code,omitempty"`
-	Push string    `json:"push"`
-	Seq  uint64    `json:"seq,omitempty"`
-}
-
-type keyVector struct {
-	Name       string    `json:"name"` // secret, box or card
-	Code       wire.Code `json:"code,omitempty"`
-	Generation uint64    `json:"generation"`
-	Key        hexBytes  `json:"key"`
-	Sealed     hexBytes  `json:"sealed"`
-}
-
-const frozenFile = "testdata/envelope.json"
-
-func innerVectors() (out []innerVector) {
-	reply := header(wire.ModeDM, "alice/1", "bob/1")
-	reply.ReplyTo, reply.Replaces, reply.Priority = wire.ID{4}, wire.ID{5}, wire.PriorityNow
-	for _, v := range []struct {
-		name, from string
-		kind       byte
-		h          Header
-	}{
-		{"dm", "alice/1", kindDirect, header(wire.ModeDM, "alice/1", "bob/1")},
-		{"dm that answers and replaces", "alice/1", kindDirect, reply},
-		{"dm of a member", "alice", kindDirect, header(wire.ModeDM, "alice", "bob")},
-		{"group", "alice/1", kindGroup, header(wire.ModeGroup, "alice/1", "@all")},
-		{"broadcast", "alice/1", kindGroup, header(wire.ModeBroadcast, "alice/1", "*")},
-		{"receipt", "alice/1", kindDirect, header(wire.ModeReceipt, "alice/1", "bob/1")},
-	} {
-		s, _ := sender(v.from)
-		enc := v.h.encode()
-		body := envelopeSignature(enc, text)
-		sig := s.Session.Sign(body)
-		plain := raw(v.kind, enc, text, s)
-		out = append(out, innerVector{v.name, enc, body, sig[:], plain, Padded(len(plain))})
-	}
-	return out
-}
-
-func makeSealed(t *testing.T) (out []sealedVector) {
+// pushes returns the pushes whose names have one of the prefixes.
+func pushes(t testing.TB, prefixes ...string) (out []published) {
 	t.Helper()
-	add := func(name, own string, code wire.Code, p *wire.Push, seq uint64) {
-		b, err := wire.Append(nil, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, sealedVector{name, own, code, string(b), seq})
-	}
-	h := header(wire.ModeDM, "alice/1", "bob/1")
-	dm := direct(t, h, text, "alice/1", "bob/1")
-	add("dm", "bob/1", "", dm, 9)
-	add("dm of a member", "bob", "", direct(t, header(wire.ModeDM, "alice", "bob"), text, "alice", "bob"), 9)
-	add("receipt", "bob/1", "", direct(t, header(wire.ModeReceipt, "alice/1", "bob/1"), text, "alice/1", "bob/1"), 9)
-	gh := header(wire.ModeGroup, "alice/1", "@all")
-	g := group(t, gh, text, "alice/1", "bob/1", "carol/1")
-	add("group, first", "bob/1", "", g[0], 20)
-	add("group, second", "carol/1", "", g[1], 21)
-	add("broadcast", "bob/1", "", group(t, header(wire.ModeBroadcast, "alice/1", "*"), text, "alice/1", "bob/1")[0], 20)
-	bad := func(name string, code wire.Code, from *wire.Push, own string, edit func(p *wire.Push)) {
-		p := clonePush(from)
-		edit(p)
-		add(name, own, code, p, 0)
-	}
-	s, _ := sender("alice/1")
-	plain := raw(kindDirect, h.encode(), text, s)
-	dirty := pad(bytes.Clone(plain))
-	dirty[len(dirty)-1] = 1
-	unsigned := bytes.Clone(plain)
-	unsigned[len(unsigned)-1] ^= 1
-	with := func(edit func(h *Header)) []byte { x := h; edit(&x); return pad(raw(kindDirect, x.encode(), text, s)) }
-	same := func(*wire.Push) {}
-	bad("tampered", wire.CodeBadBox, dm, "bob/1", func(p *wire.Push) { p.Ciphertext[0] ^= 1 })
-	bad("body swapped", wire.CodeBodyHash, g[0], "bob/1", func(p *wire.Push) { p.Ciphertext[0] ^= 1 })
-	bad("relabelled", wire.CodeHeaderMismatch, dm, "bob/1", func(p *wire.Push) { p.Priority = wire.PriorityLow })
-	bad("reflected", wire.CodeReflected, dm, "alice/1", func(p *wire.Push) { p.SenderPubkey, p.SenderMember = pub("bob/1"), pub("bob") })
-	bad("padding", wire.CodeBadPadding, seal(t, h, dirty), "bob/1", same)
-	bad("malformed", wire.CodeBadEnvelope, seal(t, h, plain[:40]), "bob/1", same)
-	bad("unsigned", wire.CodeBadSignature, seal(t, h, pad(unsigned)), "bob/1", same)
-	bad("another mesh", wire.CodeWrongMesh, seal(t, h, with(func(h *Header) { h.Mesh[0] ^= 1 })), "bob/1", same)
-	bad("another recipient", wire.CodeWrongRecipient, seal(t, h, with(func(h *Header) { h.Recipient = pub("carol/1") })), "bob/1", same)
-	bad("lifetime", wire.CodeBadLifetime, seal(t, h, with(func(h *Header) { h.Sent = h.Expires })), "bob/1", same)
-	bad("no attestation", wire.CodeBadAttestation, seal(t, h, pad(raw(kindDirect, h.encode(), text, Sender{Session: key("alice/1")}))), "bob/1", same)
-	return out
-}
-
-func makeKeys(t *testing.T) []keyVector {
-	t.Helper()
-	k := MeshKey{Generation: 2, Key: seed("mesh key 2")}
-	return []keyVector{
-		{"secret", "", 2, k.Key[:], k.Secret(mesh, seed("blob key"))},
-		{"box", "", 2, k.Key[:], k.Box(mesh, shared(t, "alice", "bob"))},
-		{"card", "", 2, k.Key[:], Card(k, []byte(`{"label":"checkout"}`))},
-		{"secret", wire.CodeWrongMesh, 2, k.Key[:], k.Secret(wire.ID{1}, seed("blob key"))},
-		{"secret", wire.CodeBadBox, 2, k.Key[:], k.Secret(mesh, seed("another blob key"))},
-		{"card", wire.CodeBadBox, 2, k.Key[:], Card(NewMeshKey(2), []byte("{}"))},
-	}
-}
-
-func TestFrozen(t *testing.T) {
-	want := frozen{
-		Comment: "Envelopes of the claudemesh protocol, version 2; hex, pushes as frames. Content: text/plain \"hello, peer\". " +
-			"A vector with a code must fail with exactly that one.",
-		Seeds: map[string]hexBytes{}, Inner: innerVectors(),
-	}
-	for _, n := range []string{"owner", "alice", "bob", "alice/1", "bob/1", "carol/1", "blob key", "mesh key 2"} {
-		s := seed(n)
-		want.Seeds[n] = s[:]
-	}
-	if *update {
-		want.Sealed, want.MeshKey = makeSealed(t), makeKeys(t)
-		b, err := json.MarshalIndent(want, "", "\t")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(frozenFile, append(b, '\n'), 0o644); err != nil { // testdata
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(frozenFile)
+	f, err := vectors.Read("envelopes")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var v frozen
-	if err := json.Unmarshal(b, &v); err != nil {
-		t.Fatal(err)
-	}
-	for i, in := range v.Inner {
-		a, err1 := json.Marshal(in)
-		b, err2 := json.Marshal(want.Inner[i])
-		if err1 != nil || err2 != nil || !bytes.Equal(a, b) {
-			t.Errorf("%s: the bytes changed; signed bytes are forever", in.Name)
+	for _, c := range f.Cases {
+		for _, prefix := range prefixes {
+			if strings.HasPrefix(c.Name, prefix) {
+				out = append(out, read(t, c))
+			}
 		}
 	}
-	if len(v.Inner) != len(want.Inner) || len(v.Sealed) == 0 || len(v.MeshKey) == 0 {
-		t.Error("the file is incomplete")
+	if len(out) == 0 {
+		t.Fatalf("no push is named %q", prefixes)
 	}
-	for _, s := range v.Sealed {
-		t.Run(s.Name, func(t *testing.T) {
-			f, err := wire.Decode([]byte(s.Push))
-			if err != nil {
-				t.Fatal(err)
-			}
-			o, err := openAs(s.Own, f.(*wire.Push))
-			wantCode(t, err, s.Code)
-			if err == nil && (o.Content.Type != text.Type || !bytes.Equal(o.Content.Body, text.Body) || o.Header.Seq != s.Seq) {
-				t.Errorf("opened as %q, seq %d", o.Content.Body, o.Header.Seq)
+	return out
+}
+
+func read(t testing.TB, c vectors.Case) published {
+	t.Helper()
+	var in struct {
+		ReaderSeed vectors.Hex
+		Mesh       wire.ID
+		Push       json.RawMessage
+	}
+	if err := json.Unmarshal(c.In, &in); err != nil {
+		t.Fatal(c.Name, err)
+	}
+	p, err := wire.Decode(in.Push)
+	if err != nil || in.Mesh != mesh {
+		t.Fatal(c.Name, err)
+	}
+	return published{c, p.(*wire.Push), trust.SecretKeyFromSeed([32]byte(in.ReaderSeed))}
+}
+
+func (p published) open() (Opened, *Shared, error) {
+	sh, err := NewShared(p.reader, p.push.SenderPubkey)
+	if err != nil {
+		return Opened{}, nil, wire.Faultf(wire.CodeBadBox, "sender key") // as clients do
+	}
+	o, err := Open(p.push, p.reader.Public(), mesh, sh)
+	return o, sh, err
+}
+
+func checkRefusals(t *testing.T, cases []published) {
+	t.Helper()
+	for _, p := range cases {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			o, _, err := p.open()
+			wantCode(t, err, wire.Code(p.Class))
+			if err != nil && (o.Content.Body != nil || o.Header != Header{}) {
+				t.Error("a refused message has content")
 			}
 		})
 	}
-	for _, k := range v.MeshKey {
-		t.Run(k.Name+string(k.Code), func(t *testing.T) { k.check(t) })
-	}
 }
 
-func (v keyVector) check(t *testing.T) {
-	t.Helper()
-	want := MeshKey{v.Generation, [32]byte(v.Key)}
-	var got MeshKey
-	var err error
-	switch v.Name {
-	case "secret":
-		got, err = OpenMeshKey(mesh, v.Sealed, seed("blob key"))
-	case "box":
-		got, err = OpenMeshKeyBox(mesh, v.Sealed, shared(t, "bob", "alice"))
-	case "card":
-		var c []byte
-		if c, err = OpenCard(want, v.Sealed); string(c) == `{"label":"checkout"}` {
-			got = want
+// TestHostileBroker is claim 2 of the protocol: whatever a broker makes of the
+// messages that pass through it, the reader refuses it, and says why. That a
+// message is shown twice, or is of no member, the caller notices.
+func TestHostileBroker(t *testing.T) { t.Parallel(); checkRefusals(t, pushes(t, "broker: ")) }
+
+// TestRecipientSwapsBody: a recipient of a group message knows its key; with the
+// broker's help it seals another body under it for the others.
+func TestRecipientSwapsBody(t *testing.T) { t.Parallel(); checkRefusals(t, pushes(t, "swap: ")) }
+
+// TestHostileSender: what a peer's own broken or hostile client may seal, each
+// refused by name.
+func TestHostileSender(t *testing.T) {
+	t.Parallel()
+	checkRefusals(t, pushes(t, "sender: ", "group sender: ", "wrap: "))
+}
+
+// TestFrozen: what was opened is sealed again into the same bytes before padding.
+func TestFrozen(t *testing.T) {
+	t.Parallel()
+	for _, p := range pushes(t, "envelope: ") {
+		o, sh, err := p.open()
+		if err != nil {
+			t.Fatal(p.Name, err)
 		}
-	}
-	wantCode(t, err, v.Code)
-	if err == nil && got != want {
-		t.Errorf("%+v", got)
+		plain, kind := []byte(nil), byte(kindDirect)
+		if p.push.Mode.Direct() {
+			plain, _ = box.OpenAfterPrecomputation(nil, p.push.Ciphertext, (*[nonceSize]byte)(p.push.Nonce), (*[32]byte)(sh))
+		} else {
+			o.Header.Seq, kind = 0, kindGroup // the wrap has it
+			w, _ := openBox(p.push.Wrap, sh)
+			plain, _ = secretbox.Open(nil, p.push.Ciphertext, (*[nonceSize]byte)(p.push.Nonce), (*[32]byte)(w[1:33]))
+		}
+		from := "alice"
+		if o.Attestation != nil {
+			from = "alice/1"
+		}
+		again, err := inner(kind, &o.Header, o.Content, Sender{key(from), o.Attestation})
+		if err != nil || !bytes.Equal(again, plain) {
+			t.Errorf("%s: %v; is sealed again as %x, was %x", p.Name, err, again, plain)
+		}
 	}
 }

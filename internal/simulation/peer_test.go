@@ -118,8 +118,9 @@ func (l *life) SavePeers(ctx context.Context, mesh wire.ID, peers []mailbox.Know
 	return l.do(0, func() error { return l.Mailbox.SavePeers(ctx, mesh, peers) })
 }
 
-func (l *life) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []mailbox.Statement) error {
-	return l.do(0, func() error { return l.Mailbox.SaveStatements(ctx, mesh, version, s) })
+func (l *life) SaveStatements(ctx context.Context, mesh wire.ID, version int64, s []mailbox.Statement) (fresh []bool, err error) {
+	err = l.do(0, func() error { fresh, err = l.Mailbox.SaveStatements(ctx, mesh, version, s); return err })
+	return fresh, err
 }
 
 // peer is a session, or a person, over all its lives.

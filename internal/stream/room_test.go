@@ -65,8 +65,15 @@ func newRoom(t testing.TB, mode mailbox.Mode) *room {
 
 func emptyRoom(t failer, box mailbox.Mailbox) *room {
 	r := &room{failer: t, box: box, clock: time.UnixMilli(1_700_000_000_000)}
+	r.trust(mailbox.Trusted)
 	r.restart()
 	return r
+}
+
+// trust sets the level of the member who writes.
+func (r *room) trust(l mailbox.Level) {
+	_, err := r.box.ChangeTrust(ctx, id(1), key(3), 1, func(t *mailbox.Trust) error { t.Level, t.Grants = l, nil; return nil })
+	check(r, err)
 }
 
 // restart is a new process after the old one was killed.
@@ -119,12 +126,18 @@ func (r *room) over(i Instruction, how via, failed string) {
 // receive puts messages into the mailbox, each with a text of its own, and hints.
 func (r *room) receive(priorities ...wire.Priority) {
 	r.Helper()
+	r.receiveHop(0, priorities...)
+}
+
+// receiveHop is receive of what an agent wrote by itself, for a hop above 0.
+func (r *room) receiveHop(hop uint64, priorities ...wire.Priority) {
+	r.Helper()
 	for _, p := range priorities {
 		r.sent++
 		_, _, err := r.box.Receive(ctx, []mailbox.Incoming{{
 			Mesh: id(1), Recipient: key(1), SenderMember: key(3), SenderSession: key(4), SenderName: "bob/api", ID: id(100 + r.sent),
 			Mode: wire.ModeDM, Target: "alice/web", Priority: p, ContentType: "text/plain", Text: text(r.sent), Sent: 5, Expires: 1 << 50,
-			Received: r.clock.UnixMilli(), Seq: uint64(r.sent),
+			Received: r.clock.UnixMilli(), Seq: uint64(r.sent), Hop: hop,
 		}})
 		check(r, err)
 	}

@@ -176,7 +176,7 @@ func (s *Stream) Look(ctx context.Context) error {
 func (s *Stream) enter(ctx context.Context, now time.Time) error {
 	switch {
 	case s.agent.Mode == mailbox.Notice:
-		b, err := s.waiting(ctx, wire.PriorityNext)
+		b, err := s.courier().Ringing(ctx, s.agent, wire.PriorityNext)
 		if err == nil && newest(b) > s.told {
 			s.tell(b, "unread")
 		}
@@ -229,7 +229,7 @@ func (s *Stream) ran(ctx context.Context) (a Answer, err error) {
 // idle starts a turn when something waits that may, and others that came with
 // it had time to.
 func (s *Stream) idle(ctx context.Context, now time.Time) error {
-	b, err := s.waiting(ctx, wire.PriorityNext)
+	b, err := s.courier().Waiting(ctx, s.agent, wire.PriorityNext)
 	if err != nil {
 		return err
 	}
@@ -246,7 +246,7 @@ func (s *Stream) idle(ctx context.Context, now time.Time) error {
 		s.first = now
 	}
 	due := s.first.Add(gather)
-	if now.Before(due) && !stuck && b.Messages[0].Priority != wire.PriorityNow {
+	if now.Before(due) && !stuck && b.Messages[0].Urgency != wire.PriorityNow {
 		s.wakeAt(due)
 		return nil
 	}
@@ -323,14 +323,14 @@ func (s *Stream) ring(ctx context.Context, least wire.Priority) (a Answer, err e
 	if !s.claimed || (s.agent.Mode != mailbox.Push && s.agent.Mode != mailbox.Notice) {
 		return a, nil
 	}
-	b, err := s.waiting(ctx, wire.PriorityLow)
+	b, err := s.courier().Ringing(ctx, s.agent, wire.PriorityLow)
 	if err != nil {
 		return a, err
 	}
 	fresh := false
 	for i := range b.Messages {
 		m := &b.Messages[i]
-		fresh = fresh || (m.Number > s.rung && m.Priority.Rank() <= least.Rank())
+		fresh = fresh || (m.Number > s.rung && m.Urgency.Rank() <= least.Rank())
 	}
 	if !fresh {
 		return a, nil
@@ -340,11 +340,6 @@ func (s *Stream) ring(ctx context.Context, least wire.Priority) (a Answer, err e
 		s.tell(b, "unread; Claude knows")
 	}
 	return Answer{Context: []string{b.Doorbell()}}, nil
-}
-
-// waiting lists what nobody brings in yet.
-func (s *Stream) waiting(ctx context.Context, least wire.Priority) (*courier.Batch, error) {
-	return s.courier().Waiting(ctx, s.agent, least)
 }
 
 // courier is a new one to the agent.

@@ -419,3 +419,54 @@ func TestSilentMod(t *testing.T) {
 	check(t, r.s.Close(ctx))
 	r.unread(1, 1)
 }
+
+// What is shelved starts nothing, and nobody is told of it.
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, mailbox.Push)
+	r.trust(mailbox.Quarantine)
+	r.receive(now, next)
+	r.pass(time.Minute)
+	r.none()
+	r.begin()
+	r.step()
+	if a := r.event(Event{Name: "tool"}); a.Context != nil || a.Append != "" {
+		t.Errorf("told: %+v", a)
+	}
+	r.complete(false)
+	if a := r.event(Event{Name: "prompt"}); a.Context != nil {
+		t.Errorf("told: %+v", a)
+	}
+	if got := r.did("log"); len(got) > 0 {
+		t.Errorf("told: %+v", got)
+	}
+	r.trust(mailbox.Normal)
+	r.pass(time.Minute)
+	r.one(1, 2)
+}
+
+// What is one automatic message too many only rings.
+func TestBrake(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, mailbox.Push)
+	var all []wire.Priority
+	for range 20 {
+		all = append(all, next)
+	}
+	r.receiveHop(1, all...)
+	r.pass(time.Second)
+	i := r.did("submit")[0]
+	r.begin()
+	r.over(i, viaSubmit, "")
+	r.step()
+	r.complete(false)
+	r.receiveHop(1, now)
+	r.pass(time.Minute)
+	r.none()
+	r.begin()
+	r.step()
+	a := r.event(Event{Name: "tool"})
+	if got := strings.Join(a.Context, ""); !strings.Contains(got, "1 unread peer message: 1 from bob/api (urgent)") || a.Append != "" {
+		t.Errorf("want a bell: %+v", a)
+	}
+}

@@ -29,7 +29,7 @@ func newest(b *courier.Batch) (number int64) {
 func (s *Stream) showStatus(ctx context.Context) error {
 	text := ""
 	if len(s.agent.Seats) > 0 && s.agent.Mode != mailbox.Off {
-		msgs, more, err := s.box.List(ctx, mailbox.Query{Recipients: s.agent.Recipients(), Limit: 1})
+		msgs, more, err := s.box.List(ctx, mailbox.Query{Recipients: s.agent.Recipients(), Gate: mailbox.Shelf, Limit: 1})
 		if err != nil {
 			return err
 		}

@@ -3,8 +3,10 @@ package trust
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"testing"
 
+	"github.com/claudemesh/claudemesh/internal/vectors"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -13,14 +15,18 @@ func sum(s string) [32]byte { return sha256.Sum256([]byte(s)) }
 // FuzzFields: what Fields takes apart, T puts together again byte by byte; and
 // what a statement's parser takes is canonical.
 func FuzzFields(f *testing.F) {
-	for _, v := range vectors() {
-		for _, s := range v.Of {
+	for _, c := range published(f, "statements") {
+		for _, s := range statements(f, c) {
 			f.Add([]byte(s.Body))
 		}
 	}
 	k := key("owner")
+	owner := k.Public()
+	f.Add([]byte(SignPause(k, mesh, now).Body))
+	f.Add([]byte(SignResume(k, mesh, sum("pause")).Body))
+	f.Add([]byte(SignRole(k, Role{Mesh: mesh, Member: pub("bob"), Role: RoleMember, Issued: now, Kept: []wire.Key{pub("carol")}}).Body))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, ds := range []string{"genesis", "member", "invite", "join", "invite-close", "revoke", "header", "mesh-key"} {
+		for _, ds := range []string{"genesis", "member", "invite", "join", "invite-close", "revoke", "role", "pause", "resume", "header", "mesh-key"} {
 			fields, err := Fields(ds, body)
 			if err != nil {
 				wantCode(t, err, wire.CodeBadCertificate)
@@ -43,6 +49,16 @@ func FuzzFields(f *testing.F) {
 		if m, err := ParseRemoval(s); err == nil {
 			same(t, body, SignRemoval(k, m))
 		}
+		if r, err := ParseRole(owner, s); err == nil {
+			same(t, body, SignRole(k, r))
+		}
+		switch p, err := ParsePause(s); {
+		case err != nil:
+		case p.Lifts == [32]byte{}:
+			same(t, body, SignPause(k, p.Mesh, p.Until))
+		default:
+			same(t, body, SignResume(k, p.Mesh, p.Lifts))
+		}
 	})
 }
 
@@ -57,8 +73,8 @@ func same(t *testing.T, body []byte, s wire.Signed) {
 // seeds do not.
 func FuzzCertificate(f *testing.F) {
 	known := map[wire.Key]bool{}
-	for _, v := range vectors() {
-		c := wire.Certificate(v.signed())
+	for _, v := range published(f, "statements") {
+		c := statements(f, v)
 		if len(c) > 3 {
 			continue
 		}
@@ -92,8 +108,9 @@ func FuzzCertificate(f *testing.F) {
 
 // FuzzLink: a link that parses comes back as itself.
 func FuzzLink(f *testing.F) {
-	f.Add(testLink().String())
-	f.Add(testLink().Web("https://mesh.example"))
+	for _, c := range published(f, "links") {
+		f.Add(input[struct{ Link string }](f, c).Link)
+	}
 	f.Add("ic://join/e30")
 	f.Add("https://mesh.example/i/x#%41")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -113,14 +130,15 @@ func FuzzLink(f *testing.F) {
 // FuzzHello: only the hellos of the seeds verify, however their JSON is written.
 func FuzzHello(f *testing.F) {
 	good := map[wire.Sig]bool{}
-	for _, role := range []wire.Role{wire.RoleSession, wire.RolePerson, wire.RoleObserver} {
-		h := helloOf(role)
-		good[h.Sig] = true
-		b, err := wire.Append(nil, h)
-		if err != nil {
-			f.Fatal(err)
+	for _, c := range published(f, "connect") {
+		if c.Kind != "hello" {
+			continue
 		}
-		f.Add(b)
+		b := input[struct{ Frame json.RawMessage }](f, c).Frame
+		f.Add([]byte(b))
+		if fr, err := wire.Decode(b); err == nil && c.Class == "" {
+			good[fr.(*wire.Hello).Sig] = true
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fr, err := wire.Decode(b)
@@ -135,6 +153,25 @@ func FuzzHello(f *testing.F) {
 			t.Fatalf("verified: %s", b)
 		} else if err != nil && codeOf(err) == "" {
 			t.Fatalf("an error without a code: %v", err)
+		}
+	})
+}
+
+// FuzzAttestation: an attestation has one encoding.
+func FuzzAttestation(f *testing.F) {
+	for _, c := range published(f, "connect") {
+		if c.Kind == "attestation_bytes" {
+			f.Add([]byte(input[struct{ Bytes vectors.Hex }](f, c).Bytes))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := ParseAttestation(b)
+		if err != nil {
+			wantCode(t, err, wire.CodeBadAttestation)
+			return
+		}
+		if again := AttestationBytes(a); !bytes.Equal(again, b) {
+			t.Fatalf("%x comes back as %x", b, again)
 		}
 	})
 }

@@ -2,17 +2,12 @@ package trust
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
-	"flag"
-	"os"
 	"sync"
 	"testing"
 
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // now is the fixed time of every test, Unix ms.
 const now = 1_760_000_000_000
@@ -109,33 +104,6 @@ func removal(signer, member string, m Removal) wire.Signed {
 func keys(names ...string) (out []wire.Key) {
 	for _, n := range names {
 		out = append(out, pub(n))
-	}
-	return out
-}
-
-// golden compares v with the JSON file, or writes it with -update, and then
-// returns the file's own content.
-func golden[T any](t *testing.T, file string, v T) (out T) {
-	t.Helper()
-	b, err := json.MarshalIndent(v, "", "\t")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b = append(b, '\n')
-	if *update {
-		if err := os.WriteFile(file, b, 0o644); err != nil { // testdata
-			t.Fatal(err)
-		}
-	}
-	old, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(old) != string(b) {
-		t.Errorf("%s differs from what the code makes; signed bytes are forever", file)
-	}
-	if err := json.Unmarshal(old, &out); err != nil {
-		t.Fatal(err)
 	}
 	return out
 }

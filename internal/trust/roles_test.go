@@ -17,62 +17,6 @@ func gives(member, to string, issued int64, kept ...string) event {
 	return func(r *Roster) error { _, err := r.AddRole(role("owner", member, to, issued, kept...)); return err }
 }
 
-func TestRoles(t *testing.T) {
-	t.Parallel()
-	const shut = wire.CodeInviteClosed
-	for _, tt := range []struct {
-		name   string
-		events []event
-		roles  map[string]string // that differ from the certificates'
-		gone   map[string]wire.Code
-	}{
-		{"a promotion", []event{gives("alice", RoleAdmin, now)}, map[string]string{"alice": RoleAdmin}, nil},
-		{"the newest counts", []event{gives("alice", RoleAdmin, now), gives("alice", RoleMember, now+1)}, nil, nil},
-		{"of two at once the lower", []event{gives("alice", RoleAdmin, now), gives("alice", RoleMember, now)}, nil, nil},
-		{"an older one changes nothing", []event{gives("alice", RoleAdmin, now), gives("alice", RoleMember, now-1)},
-			map[string]string{"alice": RoleAdmin}, nil},
-		{"a demotion takes whom it does not list", []event{gives("admin", RoleMember, now, "bob")},
-			map[string]string{"admin": RoleMember}, map[string]wire.Code{"carol": shut}},
-		{"and keeps whom it lists", []event{gives("admin", RoleMember, now, "bob", "carol")}, map[string]string{"admin": RoleMember}, nil},
-		{"the next promotion brings them back", []event{gives("admin", RoleMember, now), gives("admin", RoleAdmin, now+1)}, nil, nil},
-		{"the demoted one cannot close what the owner kept", []event{gives("admin", RoleMember, now, "bob", "carol"), closes("admin", "side")},
-			map[string]string{"admin": RoleMember}, nil},
-		{"what it removed stays out", []event{removes("admin", "alice", gen(2, "a")), gives("admin", RoleMember, now, "bob", "carol")},
-			map[string]string{"admin": RoleMember}, map[string]wire.Code{"alice": wire.CodeRemoved}},
-		{"a demoted admin may be removed by another", []event{gives("admin", RoleMember, now, "bob", "carol"), removes("admin2", "admin", genKept(2, "a", "bob", "carol"))},
-			map[string]string{"admin": RoleMember}, map[string]wire.Code{"admin": wire.CodeRemoved}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			for range 2 {
-				r := roster(t, everyone...)
-				for range 2 { // hearing everything again changes nothing
-					for _, e := range tt.events {
-						wantCode(t, e(r), "")
-					}
-				}
-				checkStanding(t, r, tt.gone)
-				certificate := map[string]string{"founder": RoleOwner, "admin": RoleAdmin, "admin2": RoleAdmin}
-				for _, n := range everyone {
-					want := tt.roles[n]
-					if want == "" {
-						want = certificate[n]
-					}
-					if want == "" {
-						want = RoleMember
-					}
-					if m, _ := r.Known(pub(n)); m.Role != want {
-						t.Errorf("%s is %s, want %s", n, m.Role, want)
-					}
-				}
-				if tt.name != "a demoted admin may be removed by another" { // it names what is known then
-					slices.Reverse(tt.events)
-				}
-			}
-		})
-	}
-}
-
 // A promoted member admits others; a demoted one no more, whatever it signs.
 func TestPromotedAdmits(t *testing.T) {
 	t.Parallel()

@@ -2,78 +2,65 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/claudemesh/claudemesh/internal/vectors"
 )
 
-func TestDecodeRefuses(t *testing.T) {
+// published returns the cases of a kind from the published set of vectors, with
+// their input.
+func published(t testing.TB, kind string) (cases []vectors.Case, raws []string) {
+	t.Helper()
+	f, err := vectors.Read("frames")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range f.Cases {
+		var in struct {
+			Text  string
+			Bytes Blob
+		}
+		if err := json.Unmarshal(c.In, &in); err != nil {
+			t.Fatal(c.Name, err)
+		}
+		if c.Kind == kind {
+			cases, raws = append(cases, c), append(raws, in.Text+string(in.Bytes))
+		}
+	}
+	if len(cases) == 0 {
+		t.Fatalf("no case is a %q", kind)
+	}
+	return cases, raws
+}
+
+func TestDecode(t *testing.T) {
 	t.Parallel()
-	k := strings.Repeat("0a", 32)
-	long := strings.Repeat("x", 63) + "éé"
-	for _, tt := range []struct {
-		name, raw string
-		code      Code
-		req       string
-	}{
-		{"an unknown type", `{"type":"shout","_reqId":"r1"}`, CodeUnknownType, "r1"},
-		{"an unknown type, last", `{"_reqId":"r1","a":[1,{}],"type":"shout"}`, CodeUnknownType, "r1"},
-		{"an unknown type without request", `{"type":"shout"}`, CodeUnknownType, ""},
-		{"a type in capitals", `{"type":"OK"}`, CodeUnknownType, ""},
-		{"a long type", `{"type":"` + strings.Repeat("é", 99) + `"}`, CodeUnknownType, ""},
-		{"no type", `{"_reqId":"r1"}`, CodeBadFrame, ""},
-		{"an empty type", `{"type":"","_reqId":"r1"}`, CodeBadFrame, ""},
-		{"a number as type", `{"type":7}`, CodeBadFrame, ""},
-		{"a key in capitals is no type", `{"Type":"ok"}`, CodeBadFrame, ""},
-		{"null", `null`, CodeBadFrame, ""},
-		{"an array", `[]`, CodeBadFrame, ""},
-		{"a string", `"ok"`, CodeBadFrame, ""},
-		{"nothing", ``, CodeBadFrame, ""},
-		{"half a frame", `{"type":"ok","_reqId":"r1"`, CodeBadFrame, ""},
-		{"trailing garbage", `{"type":"ok","_reqId":"r1"}x`, CodeBadFrame, ""},
-		{"two frames", `{"type":"ok"}{"type":"ok"}`, CodeBadFrame, ""},
-		{"the type twice", `{"type":"ok","_reqId":"r1","type":"ok"}`, CodeBadFrame, "r1"},
-		{"two types", `{"type":"ok","_reqId":"r1","type":"error"}`, CodeBadFrame, "r1"},
-		{"a key twice", `{"type":"members","_reqId":"r1","since":1,"since":2}`, CodeBadFrame, "r1"},
-		{"an unknown key twice", `{"type":"members","_reqId":"r1","x":1,"x":2}`, CodeBadFrame, "r1"},
-		{"a key twice within", `{"type":"set_card","_reqId":"r1","card":{"seq":1,"seq":2}}`, CodeBadFrame, "r1"},
-		{"a key twice, once escaped", `{"type":"members","_reqId":"r1","since":1,"\u0073ince":2}`, CodeBadFrame, "r1"},
-		{"uppercase hex", `{"type":"send","_reqId":"r1","to":"` + strings.ToUpper(k) + `"}`, CodeBadFrame, "r1"},
-		{"short hex", `{"type":"send","_reqId":"r1","to":"` + k[2:] + `"}`, CodeBadFrame, "r1"},
-		{"long hex", `{"type":"send","_reqId":"r1","to":"` + k + `00"}`, CodeBadFrame, "r1"},
-		{"odd hex", `{"type":"send","_reqId":"r1","to":"` + k[1:] + `"}`, CodeBadFrame, "r1"},
-		{"empty hex", `{"type":"send","_reqId":"r1","to":""}`, CodeBadFrame, "r1"},
-		{"no hex", `{"type":"send","_reqId":"r1","to":"` + k[1:] + `g"}`, CodeBadFrame, "r1"},
-		{"hex as a number", `{"type":"send","_reqId":"r1","id":7}`, CodeBadFrame, "r1"},
-		{"hex as an array", `{"type":"send","_reqId":"r1","id":[1,2]}`, CodeBadFrame, "r1"},
-		{"a short signature", `{"type":"hello","_reqId":"r1","sig":"00"}`, CodeBadFrame, "r1"},
-		{"a short nonce", `{"type":"hello","_reqId":"r1","nonce":"00"}`, CodeBadFrame, "r1"},
-		{"base64 without padding", `{"type":"send","_reqId":"r1","nonce":"AAA"}`, CodeBadFrame, "r1"},
-		{"base64 of URLs", `{"type":"send","_reqId":"r1","nonce":"-_-_"}`, CodeBadFrame, "r1"},
-		{"base64 with loose bits", `{"type":"send","_reqId":"r1","nonce":"AB=="}`, CodeBadFrame, "r1"},
-		{"base64 with a line break", `{"type":"send","_reqId":"r1","nonce":"AAAA\nAAAA"}`, CodeBadFrame, "r1"},
-		{"base64 with a return", `{"type":"send","_reqId":"r1","nonce":"AAAA\rAAAA"}`, CodeBadFrame, "r1"},
-		{"base64 with a space", `{"type":"send","_reqId":"r1","nonce":"AAAA AAAA"}`, CodeBadFrame, "r1"},
-		{"base64 and more", `{"type":"send","_reqId":"r1","nonce":"AA==AA=="}`, CodeBadFrame, "r1"},
-		{"a blob as an array", `{"type":"send","_reqId":"r1","nonce":[1,2]}`, CodeBadFrame, "r1"},
-		{"a fraction", `{"type":"members","_reqId":"r1","since":1.5}`, CodeBadFrame, "r1"},
-		{"an exponent", `{"type":"members","_reqId":"r1","since":1e3}`, CodeBadFrame, "r1"},
-		{"a number as text", `{"type":"members","_reqId":"r1","since":"1"}`, CodeBadFrame, "r1"},
-		{"a number too large", `{"type":"members","_reqId":"r1","since":9223372036854775808}`, CodeBadFrame, "r1"},
-		{"a negative generation", `{"type":"invite_put","_reqId":"r1","generation":-1}`, CodeBadFrame, "r1"},
-		{"invalid UTF-8", "{\"type\":\"send\",\"_reqId\":\"r1\",\"mode\":\"\xff\"}", CodeBadFrame, ""},
-		{"invalid UTF-8 as type", "{\"type\":\"\xff\"}", CodeUnknownType, ""},
-		{"half a surrogate", `{"type":"send","_reqId":"r1","mode":"\ud800"}`, CodeBadFrame, ""},
-		{"a request id as number", `{"type":"members","_reqId":7}`, CodeBadFrame, ""},
-		{"a long request id is cut at a rune", `{"type":"shout","_reqId":"` + long + `"}`, CodeUnknownType, long[:63]},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
+	cases, raws := published(t, "frame")
+	for i, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			wantDecodeError(t, tt.raw, tt.code, tt.req)
+			var out struct {
+				Type  Type   `json:"type"`
+				ReqID string `json:"reqId"`
+			}
+			if err := json.Unmarshal(c.Out, &out); err != nil {
+				t.Fatal(err)
+			}
+			if c.Class != "" {
+				wantDecodeError(t, raws[i], Code(c.Class), out.ReqID)
+			} else if f, err := Decode([]byte(raws[i])); err != nil || f.Type() != out.Type {
+				t.Errorf("%T, %v", f, err)
+			} else if m, ok := f.(*Members); ok && m.Since != 3 {
+				t.Errorf("%+v", m)
+			}
 		})
 	}
+	long := strings.Repeat("x", 63) + "éé"
 	if _, err := Decode([]byte(`{"type":"shout"}`)); !errors.Is(err, ErrUnknownType) {
 		t.Error(err)
 	}
@@ -82,21 +69,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-func TestDecodeAccepts(t *testing.T) {
+func TestNull(t *testing.T) {
 	t.Parallel()
-	for _, raw := range []string{
-		`{"type":"members","since":3}`,
-		`{"since":3,"type":"members"}`,
-		` { "type" : "members" , "since":3 } `,
-		`{"type":"member\u0073","since":3}`,
-		`{"type":"members","since":3,"later":{"a":[1]}}`, // a later version's field
-		`{"type":"members","since":3,"Since":4}`,         // names are exact
-	} {
-		f, err := Decode([]byte(raw))
-		if m, ok := f.(*Members); err != nil || !ok || m.Since != 3 {
-			t.Errorf("%s: %+v, %v", raw, f, err)
-		}
-	}
 	// null and absence are zero; what needs a value checks it.
 	f, err := Decode([]byte(`{"type":"send","to":null,"nonce":null,"wraps":null}`))
 	if s, ok := f.(*Send); err != nil || !ok || !s.To.IsZero() || s.Nonce != nil {
@@ -107,18 +81,17 @@ func TestDecodeAccepts(t *testing.T) {
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	a, b := `{"type":"ok"}`, `{"type":"members","since":1}`
-	for _, tt := range []struct {
-		msg  string
-		want int // frames; -1 for a refusal
-	}{
-		{a, 1}, {" \n" + a + "\t ", 1}, {"[" + a + "]", 1}, {" [ " + a + " , " + b + " ] ", 2}, {`[{},{}]`, 2},
-		{"", -1}, {"  ", -1}, {"[]", -1}, {"[ ]", -1}, {"[[" + a + "]]", -1}, {"[" + a + ",[" + a + "]]", -1}, {"[1]", -1}, {`["x"]`, -1},
-		{"[null]", -1}, {"null", -1}, {"7", -1}, {`"x"`, -1}, {"[" + a, -1}, {"[" + a + "]x", -1}, {"[" + a + ",]", -1},
-		{"[" + a + "][" + a + "]", -1}, {"[{\"a\":\"\xff\"}]", -1}, {`[{"a":1,"a":2}]`, -1}, {"x", -1}, {"\xff", -1},
-	} {
-		frames, err := Split([]byte(tt.msg))
-		if (err != nil) != (tt.want < 0) || (err == nil && len(frames) != tt.want) {
-			t.Errorf("%q: %d frames, %v; want %d", tt.msg, len(frames), err, tt.want)
+	cases, raws := published(t, "message")
+	for i, c := range cases {
+		want := struct{ Frames int }{-1}
+		if c.Out != nil {
+			if err := json.Unmarshal(c.Out, &want); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := Split([]byte(raws[i]))
+		if (err != nil) != (want.Frames < 0) || (err == nil && len(got) != want.Frames) {
+			t.Errorf("%s: %d frames, %v; want %d", c.Name, len(got), err, want.Frames)
 		}
 	}
 	frames, err := Split([]byte("[" + a + " , " + b + "]"))
