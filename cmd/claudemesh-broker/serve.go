@@ -60,6 +60,14 @@ func serve(ctx context.Context, c *cli.Command) error {
 	if cfg.Store, err = db.open(ctx, log, onFatal); err != nil {
 		return err
 	}
+	records, err := openAudit(c, db)
+	if err != nil {
+		return errors.Join(err, cfg.Store.Close())
+	}
+	if records != nil {
+		cfg.Audit = appendTo(records, log)
+		defer records.Close()
+	}
 	err = listenAndServe(ctx, c, db, cfg, tlsConfig, fatal)
 	return errors.Join(err, cfg.Store.Close())
 }
