@@ -165,10 +165,10 @@ func (c *Client) fromKnown(k mailbox.KnownPeer) (*Peer, bool) {
 // whose proof fails is not shown at all; a card that is older than one seen
 // before, or does not open, leaves the older one. c.mu is held.
 func (c *Client) fromWire(w wire.Peer) (*Peer, error) {
-	m, ok := c.roster.Member(w.Pubkey)
-	if !ok {
-		return nil, wire.Faultf(wire.CodeUnknownMember, "")
+	if err := c.roster.Standing(w.Pubkey); err != nil {
+		return nil, err
 	}
+	m, _ := c.roster.Member(w.Pubkey)
 	if _, clash := c.roster.Known(w.SessionPubkey); clash && w.SessionPubkey != w.Pubkey {
 		return nil, wire.Faultf(wire.CodeBadAttestation, "a member key shown as a session")
 	}

@@ -100,22 +100,24 @@ type Client struct {
 	syncing sync.Mutex   // one membership sync at a time
 	listing sync.Mutex   // one listing of peers at a time
 
-	mu                          sync.Mutex // guards the following
-	roster                      *trust.Roster
-	version                     int64  // members version that the roster shows
-	generation, shownGeneration uint64 // the broker's newest mesh key, and the one the card was sealed under
-	keys                        map[uint64][32]byte
-	peers                       map[Key]*Peer
-	watching                    bool // the peer table follows the broker's
-	card                        Card
-	cardSeq                     uint64
-	sealed                      sealedCard // the last one
-	shared                      map[sharedID]*seal.Shared
-	vouches                     map[vouched]bool
-	conn                        *conn
-	state                       State
-	changed                     chan struct{} // closed and replaced when state changes
-	withheld                    error         // set when the broker hides a removal: nothing is sent any more
+	suspicions suspicions
+
+	mu              sync.Mutex // guards the following
+	roster          *trust.Roster
+	version         int64  // members version that the roster shows
+	shownGeneration uint64 // of the mesh key that the card was sealed under
+	keys            map[uint64][32]byte
+	peers           map[Key]*Peer
+	watching        bool // the peer table follows the broker's
+	card            Card
+	cardSeq         uint64
+	sealed          sealedCard // the last one
+	shared          map[sharedID]*seal.Shared
+	vouches         map[vouched]bool
+	conn            *conn
+	state           State
+	changed         chan struct{} // closed and replaced when state changes
+	withheld        uint64        // the mesh key whose removal the broker hides: nothing is sent until it shows it
 }
 
 // State is how a client stands with its broker.

@@ -10,6 +10,7 @@ import (
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/pgtest"
+	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -256,4 +257,17 @@ func TestNewMemberIsFound(t *testing.T) {
 			t.Errorf("received %q", r.Text)
 		}
 	}
+}
+
+func TestRemovedMemberReadsNothing(t *testing.T) {
+	h := newHostile(t)
+	if _, err := h.alice.Remove(t.Context(), h.bm.MemberKey(), trust.ReasonRemoved); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"bob", "bob/api", h.bob.Key().String(), h.bm.MemberKey().String(), "*"} {
+		if s, err := h.alice.Send(t.Context(), client.Message{To: []string{to}, Text: "not for bob"}); err == nil {
+			t.Errorf("%s still reaches somebody: %+v", to, s.Targets)
+		}
+	}
+	meshtest.Eventually(t, "bob is told for good", func() bool { s := h.bob.State(); return s.Final && !s.Online })
 }

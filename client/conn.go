@@ -34,8 +34,9 @@ type conn struct {
 	out      *wire.Queue
 	hello    *wire.HelloAck
 	pushes   chan *wire.Push
-	acks     []int64       // of what is on disk; the receiver's
-	deaf     chan struct{} // closed when nobody takes pushes any more
+	acks     []int64         // of what is on disk; the receiver's
+	taken    map[taken]int64 // the delivery that each came by; the receiver's
+	deaf     chan struct{}   // closed when nobody takes pushes any more
 	lastRead atomic.Int64
 
 	mu      sync.Mutex // guards the following
@@ -155,7 +156,7 @@ func (c *Client) connect() (*conn, error) {
 	defer cancel()
 	k := &conn{
 		c: c, out: wire.NewQueue(64, 256<<10, 8<<20), pushes: make(chan *wire.Push, pushBatch),
-		deaf: make(chan struct{}), waiting: map[string]chan wire.Frame{},
+		deaf: make(chan struct{}), waiting: map[string]chan wire.Frame{}, taken: map[taken]int64{},
 	}
 	alive := func() { k.lastRead.Store(c.now().UnixMilli()) }
 	ws, _, err := websocket.Dial(ctx, c.m.Broker, &websocket.DialOptions{
@@ -223,11 +224,11 @@ func (k *conn) shake(ctx context.Context) error {
 	ch, ok := f.(*wire.Challenge)
 	switch {
 	case !ok:
-		return wire.Faultf(wire.CodeBadFrame, "the broker did not open with a challenge")
+		return c.caught(wire.CodeBadFrame, "the broker did not open with a challenge")
 	case ch.V != wire.Version:
 		return wire.Faultf(wire.CodeUnsupportedVersion, "")
 	case ch.BrokerPubkey != c.m.BrokerKey || !trust.VerifyChallenge(ch.BrokerPubkey, ch.Nonce, ch.Sig):
-		return wire.Faultf(wire.CodeWrongBroker, "")
+		return c.caught(wire.CodeWrongBroker, "")
 	}
 	h := &wire.Hello{
 		ProtocolVersion: wire.Version, Role: c.role, MeshID: c.m.MeshID, Pubkey: c.member.Public(),
@@ -278,7 +279,7 @@ func (k *conn) awaitAck(ctx context.Context) error {
 	case *wire.Error:
 		return &wire.Fault{Code: f.Code, RetryAfterMs: f.RetryAfterMs}
 	default:
-		return wire.Faultf(wire.CodeBadFrame, "the broker did not answer the hello")
+		return k.c.caught(wire.CodeBadFrame, "the broker did not answer the hello")
 	}
 	k.c.offset.Store(k.hello.ServerTime - k.c.now().UnixMilli())
 	k.c.setSpread(k.hello.SpreadMs)

@@ -166,6 +166,9 @@ func LookUp(ctx context.Context, link string, insecure bool) (*Invitation, error
 	if err := call(ctx, http.MethodGet, l.Broker, wire.PathInvites+id.String(), "", nil, &reply); err != nil {
 		return nil, err
 	}
+	if g, err := trust.VerifyGenesis(reply.Genesis); err == nil && g.Owner != l.Owner {
+		return nil, wire.Faultf(wire.CodeWrongOwner, "")
+	}
 	roster, err := trust.NewRoster(l.Owner, reply.Genesis)
 	if err != nil {
 		return nil, err
@@ -187,7 +190,7 @@ func LookUp(ctx context.Context, link string, insecure bool) (*Invitation, error
 	}
 	switch {
 	case c.Invite != id:
-		return nil, wire.Faultf(wire.CodeBadCertificate, "the broker shows another invite")
+		return nil, wire.Faultf(wire.CodeWrongInvite, "")
 	case c.Broker != l.BrokerKey:
 		return nil, wire.Faultf(wire.CodeWrongBroker, "")
 	case time.Now().UnixMilli() >= c.Expires:

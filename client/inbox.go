@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/claudemesh/claudemesh/internal/audit"
@@ -101,10 +102,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		}
 		o, err := c.openPush(ctx, k, p)
 		if f := new(wire.Fault); errors.As(err, &f) {
-			k.nack(p, f.Code)
-			c.note(ctx, audit.Entry{
-				Event: audit.Refused, Member: p.SenderMember, Session: p.SenderPubkey, Message: p.ID, Code: string(f.Code),
-			})
+			k.refuse(ctx, p, f.Code)
 			continue
 		}
 		if err != nil {
@@ -112,7 +110,7 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		}
 		if o.Header.Mode == wire.ModeReceipt {
 			if err := c.readReceipt(ctx, o); err != nil {
-				k.nack(p, wire.CodeBadEnvelope)
+				k.refuse(ctx, p, err.Code)
 			} else {
 				k.acks = append(k.acks, p.Delivery)
 			}
@@ -122,16 +120,17 @@ func (k *conn) take(ctx context.Context, batch []*wire.Push) error {
 		in, from = append(in, c.incoming(p, o)), append(from, p)
 	}
 	if len(in) > 0 {
-		_, errs, err := c.box.Receive(ctx, in)
+		fresh, errs, err := c.box.Receive(ctx, in)
 		if err != nil {
 			return err
 		}
 		for i, p := range from {
 			if code := refusalCode(errs[i]); code != "" {
 				k.nack(p, code)
-			} else {
-				k.acks = append(k.acks, p.Delivery)
+				continue
 			}
+			k.checkOnce(p, fresh[i])
+			k.acks = append(k.acks, p.Delivery)
 		}
 	}
 	return nil
@@ -150,9 +149,20 @@ func refusalCode(err error) wire.Code {
 	return wire.CodeReplayed
 }
 
+// refuse is nack for what the mailbox has not seen, whose log has not got it.
+func (k *conn) refuse(ctx context.Context, p *wire.Push, code wire.Code) {
+	k.nack(p, code)
+	k.c.note(ctx, audit.Entry{
+		Event: audit.Refused, Member: p.SenderMember, Session: p.SenderPubkey, Message: p.ID, Code: string(code),
+	})
+}
+
 // nack refuses a delivery for good and says so here: nothing of it reaches a model.
 func (k *conn) nack(p *wire.Push, code wire.Code) {
 	k.c.log.Warn("message refused", "code", code, "from", p.SenderPubkey.Short(), "id", p.ID.String()[:8])
+	if !slices.Contains(innocent, code) {
+		k.c.count(code, "a message")
+	}
 	_ = k.send(&wire.ClientNack{Delivery: p.Delivery, Code: code})
 }
 
@@ -254,7 +264,7 @@ func (c *Client) checkGeneration(ctx context.Context, k *conn, p *wire.Push, gen
 	if generation <= have {
 		return nil
 	}
-	if err := c.refreshMembers(ctx, k); err != nil {
+	if err := c.readMembers(ctx, k); err != nil {
 		return notFault(err)
 	}
 	c.mu.Lock()
@@ -262,7 +272,7 @@ func (c *Client) checkGeneration(ctx context.Context, k *conn, p *wire.Push, gen
 	if generation <= c.roster.Generation() {
 		return nil
 	}
-	c.withheld = wire.Faultf(wire.CodeRemovalWithheld, "nothing is sent until it shows it")
+	c.withheld = max(c.withheld, generation)
 	return wire.Faultf(wire.CodeRemovalWithheld, "")
 }
 
@@ -294,13 +304,13 @@ func (c *Client) incoming(p *wire.Push, o seal.Opened) mailbox.Incoming {
 
 // readReceipt notes that messages were shown. Only the recipient itself, or a
 // session of the member it belongs to, can say so.
-func (c *Client) readReceipt(ctx context.Context, o seal.Opened) error {
+func (c *Client) readReceipt(ctx context.Context, o seal.Opened) *wire.Fault {
 	var r receiptBody
 	if o.Content.Type != receiptType || wire.Unmarshal(o.Content.Body, &r) != nil || r.State != Read {
 		return wire.Faultf(wire.CodeBadEnvelope, "receipt")
 	}
 	if r.Recipient != o.Header.SenderSession && r.Recipient != o.Header.SenderMember {
-		return wire.Faultf(wire.CodeBadEnvelope, "a receipt for another's message")
+		return wire.Faultf(wire.CodeBadReceipt, "")
 	}
 	for _, id := range r.IDs {
 		c.advance(ctx, id, r.Recipient, Read, "", false, o.Header.Sent)

@@ -106,7 +106,40 @@ func (c *Client) syncMembers(ctx context.Context, k *conn, version int64) error 
 	if err != nil {
 		return err
 	}
-	return c.applyMembers(ctx, known, pages)
+	if err := c.applyMembers(ctx, known, pages); err != nil {
+		return err
+	}
+	c.checkShown(version, pages)
+	return nil
+}
+
+// anyVersion asks for what there is, whatever version that is.
+const anyVersion = 1 << 62
+
+// checkShown: a broker that names a version, or a mesh key, of which it does not
+// show the statements keeps some back.
+func (c *Client) checkShown(named int64, pages []*wire.MembersList) {
+	c.mu.Lock()
+	shown, generation := c.version, c.roster.LatestGeneration()
+	c.mu.Unlock()
+	switch {
+	case named != anyVersion && shown < named:
+		c.caught(wire.CodeMembersWithheld, "a version")
+	case len(pages) > 0 && pages[0].Generation > generation:
+		c.caught(wire.CodeMembersWithheld, "the removal that issued a mesh key")
+	}
+}
+
+// readMembers reads the membership anew from its beginning: what a broker has kept
+// back once, it does not show among what is new.
+func (c *Client) readMembers(ctx context.Context, k *conn) error {
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	pages, err := k.members(ctx, 0)
+	if err != nil {
+		return err
+	}
+	return c.applyMembers(ctx, 0, pages)
 }
 
 // members asks for what changed after a version.
@@ -145,7 +178,7 @@ func (c *Client) checkRollback(ctx context.Context, k *conn) error {
 	for _, s := range known {
 		for what, one := range map[string]*wire.Signed{"a removal": s.Removal, "the end of an invite": s.Close, "a change of a role": s.Role} {
 			if one != nil && !shown[one.Sig] {
-				return wire.Faultf(wire.CodeRosterRollback, what+" is missing")
+				return c.caught(wire.CodeRosterRollback, what+" is missing")
 			}
 		}
 	}
@@ -161,7 +194,7 @@ func (c *Client) applyMembers(ctx context.Context, known int64, pages []*wire.Me
 	}
 	version := pages[len(pages)-1].Version
 	if version < known {
-		return wire.Faultf(wire.CodeRosterRollback, "")
+		return c.caught(wire.CodeRosterRollback, "")
 	}
 	for _, p := range pages {
 		if err := c.checkGenesis(p.Genesis); err != nil {
@@ -169,9 +202,9 @@ func (c *Client) applyMembers(ctx context.Context, known int64, pages []*wire.Me
 		}
 	}
 	list, keys := statementsOf(pages)
-	good, gone, fatal := c.applyStatements(list)
+	good, gone, fatal := c.applyStatements(known, list)
 	c.mu.Lock()
-	c.version, c.generation = version, pages[0].Generation
+	c.version = version
 	c.mu.Unlock()
 	fresh, err := c.box.SaveStatements(ctx, c.m.MeshID, version, good)
 	if err != nil {
@@ -199,7 +232,7 @@ func (c *Client) checkGenesis(shown wire.Signed) error {
 	if shown.Sig == c.m.Genesis.Sig && bytes.Equal(shown.Body, c.m.Genesis.Body) {
 		return nil
 	}
-	return wire.Faultf(wire.CodeWrongOwner, "")
+	return c.caught(wire.CodeWrongOwner, "")
 }
 
 // statementsOf puts what the broker shows into the order in which a roster takes
@@ -227,14 +260,22 @@ func statementsOf(pages []*wire.MembersList) (list []mailbox.Statement, keys []w
 }
 
 // applyStatements brings what verifies into the roster, and returns it, the
-// members that it removes, and a fork, which is fatal after it was noted.
-func (c *Client) applyStatements(list []mailbox.Statement) (good []mailbox.Statement, gone []Key, fatal error) {
+// members that it removes, and a fork, which is fatal after it was noted. With a known
+// version above 0 all of it is said to be new since.
+func (c *Client) applyStatements(known int64, list []mailbox.Statement) (good []mailbox.Statement, gone []Key, fatal error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range list {
+		if f := new(wire.Fault); known > 0 && errors.As(undone(c.roster, s), &f) {
+			c.caught(f.Code, "shown as new: "+f.Detail)
+		}
+	}
+	for _, s := range list {
 		err := applyStatement(c.roster, s)
 		if err != nil {
-			c.log.Warn("a statement does not verify", "error", err)
+			if f := new(wire.Fault); errors.As(err, &f) {
+				c.caught(f.Code, "a statement: "+f.Detail)
+			}
 			if !errors.Is(err, wire.Faultf(wire.CodeGenerationFork, "")) {
 				continue
 			}
@@ -269,19 +310,35 @@ func (c *Client) takeKeys(ctx context.Context, boxes []wire.KeyBox) error {
 			return err
 		}
 		key, err := seal.OpenMeshKeyBox(c.m.MeshID, b.Box, shared)
-		if err != nil || key.Generation != b.Generation {
-			c.log.Warn("a mesh key does not open", "generation", b.Generation)
+		switch f := new(wire.Fault); {
+		case errors.As(err, &f):
+			c.caught(f.Code, f.Detail)
+			continue
+		case key.Generation != b.Generation:
+			c.caught(wire.CodeStaleKey, "")
 			continue
 		}
 		c.mu.Lock()
 		want, ok := c.roster.KeyHash(b.Generation)
+		old := b.Generation < c.roster.Generation()
 		c.mu.Unlock()
+		if !ok && old {
+			c.caught(wire.CodeStaleKey, "")
+			continue
+		}
 		if !ok || want != trust.KeyHash(c.m.MeshID, key.Generation, key.Key) {
-			return wire.Faultf(wire.CodeGenerationFork, "the key is not the one that the removal announced")
+			return c.caught(wire.CodeGenerationFork, "the key is not the one that the removal announced")
 		}
 		if err := c.keepKey(ctx, key); err != nil {
 			return err
 		}
+	}
+	c.mu.Lock()
+	_, has := c.keys[c.roster.Generation()]
+	stands := c.roster.Standing(c.member.Public()) == nil
+	c.mu.Unlock()
+	if stands && !has {
+		c.caught(wire.CodeKeyWithheld, "")
 	}
 	return nil
 }

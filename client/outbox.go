@@ -64,7 +64,10 @@ func (c *Client) drain(ctx context.Context) (wait time.Duration) {
 func (c *Client) withheldNow() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.withheld
+	if c.withheld > c.roster.Generation() {
+		return wire.Faultf(wire.CodeRemovalWithheld, "nothing is sent until it shows it")
+	}
+	return nil
 }
 
 // Release lets n more messages of a held outbox (Options.Hold) go.
@@ -216,6 +219,10 @@ func (c *Client) land(ctx context.Context, f flight) (code wire.Code, wait time.
 		}
 		switch r := r.(type) {
 		case *wire.Ack:
+			if r.ID != f.out.ID || !r.Queued {
+				c.caught(wire.CodeBadAck, "")
+				return "", time.Second, false
+			}
 			c.accepted(ctx, f.out, r)
 		case *wire.Error:
 			return r.Code, c.refused(ctx, f.out, r), false

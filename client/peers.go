@@ -3,6 +3,7 @@ package client
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -121,7 +122,10 @@ func (c *Client) strangers(list []wire.Peer) bool {
 func (c *Client) notePeer(w wire.Peer) *Peer {
 	p, err := c.fromWire(w)
 	if err != nil {
-		c.log.Warn("a peer's proof fails; it is not shown", "peer", w.SessionPubkey.Short(), "error", err)
+		c.log.Debug("a peer is not shown", "peer", w.SessionPubkey.Short(), "error", err)
+		if f := new(wire.Fault); errors.As(err, &f) && !slices.Contains(innocent, f.Code) {
+			c.caught(f.Code, "a peer: "+f.Detail)
+		}
 		return nil
 	}
 	if old := c.peers[p.Key]; old != nil && old.seq == p.seq && sameAttestation(old.attestation, p.attestation) {
@@ -162,8 +166,11 @@ func (c *Client) presence(k *conn, f *wire.Presence) {
 		return
 	}
 	c.wg.Go(func() {
-		if err := c.refreshMembers(c.ctx, k); err != nil && c.ctx.Err() == nil {
-			c.log.Debug("membership is not read", "error", err)
+		if err := c.refreshMembers(c.ctx, k); err != nil {
+			if c.ctx.Err() == nil {
+				c.log.Debug("membership is not read", "error", err)
+			}
+			return
 		}
 		c.applyPresence(f)
 	})

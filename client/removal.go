@@ -93,7 +93,7 @@ func (c *Client) gone(member Key) bool {
 
 // refreshMembers reads the membership again, whatever version is known.
 func (c *Client) refreshMembers(ctx context.Context, k *conn) error {
-	return c.syncMembers(ctx, k, 1<<62)
+	return c.syncMembers(ctx, k, anyVersion)
 }
 
 func (c *Client) removeOnce(ctx context.Context, k *conn, member Key, reason string) ([]ID, error) {
@@ -131,7 +131,7 @@ func (c *Client) buildRemoval(signer trust.SecretKey, member Key, reason string)
 	}
 	target, _ := c.roster.Known(member)
 	old := c.sealingKey()
-	key := seal.NewMeshKey(max(c.generation, c.roster.LatestGeneration()) + 1)
+	key := seal.NewMeshKey(c.roster.LatestGeneration() + 1)
 	rm := trust.Removal{
 		Mesh: c.m.MeshID, Member: member, Revoked: c.clock(), Reason: reason, MembersVersion: c.version,
 		Kept: c.roster.AdmittedUnder(member), Generation: key.Generation,

@@ -79,6 +79,9 @@ func (k *conn) ask(ctx context.Context, r wire.Request) (wire.Frame, error) {
 	return reply, err
 }
 
+// maxPages bounds a list: with some 64 KiB in a frame that is far beyond any mesh.
+const maxPages = 1024
+
 // askPages is ask for lists that come in several frames.
 func (k *conn) askPages(ctx context.Context, r wire.Request, page func(wire.Frame)) error {
 	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
@@ -87,7 +90,7 @@ func (k *conn) askPages(ctx context.Context, r wire.Request, page func(wire.Fram
 	if err != nil {
 		return err
 	}
-	for {
+	for n := 1; ; n++ {
 		select {
 		case f, ok := <-ch:
 			if !ok {
@@ -100,11 +103,30 @@ func (k *conn) askPages(ctx context.Context, r wire.Request, page func(wire.Fram
 			if !more(f) {
 				return nil
 			}
+			if n == maxPages {
+				k.forget(r, ch)
+				return k.c.caught(wire.CodeTooLarge, "a list without an end")
+			}
 		case <-ctx.Done():
-			k.mu.Lock()
-			delete(k.waiting, r.RequestID())
-			k.mu.Unlock()
+			k.forget(r, ch)
 			return fmt.Errorf("%w: no answer in %s", ErrUnreachable, replyTimeout)
+		}
+	}
+}
+
+// forget gives up on an answer. The reader, which may be handing one over, finds room for it.
+func (k *conn) forget(r wire.Request, ch chan wire.Frame) {
+	k.mu.Lock()
+	delete(k.waiting, r.RequestID())
+	k.mu.Unlock()
+	for {
+		select {
+		case _, ok := <-ch:
+			if !ok {
+				return
+			}
+		default:
+			return
 		}
 	}
 }

@@ -154,6 +154,10 @@ func (a *app) checkMesh(ctx context.Context, p *profile.Profile, s *station, i i
 	default:
 		found = append(found, ok(m.Mesh, "%s is online at %s, whose key is the one of the invite", m.Member, m.Broker))
 	}
+	if st.caught != "" {
+		found = append(found, finding{m.Mesh, broken, "the broker shows what does not hold, and nothing of it was taken: " + st.caught,
+			"ask who runs the broker; docs/security.md lists what each means"})
+	}
 	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
 		found = append(found, finding{"clock", broken, "this machine's clock is " + skew(off), "set the clock: timedatectl set-ntp true, or the system's settings"})
 	}

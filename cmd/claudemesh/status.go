@@ -64,6 +64,9 @@ type meshStatus struct {
 	Unread        int          `json:"unread"`
 	Seats         []seatStatus `json:"seats"`
 	Local         *localStatus `json:"local"` // null when the mesh is at another broker
+	// Suspicions are what the broker was caught at on this connection.
+	Suspicions []client.Suspicion `json:"suspicions"`
+	caught     string             // the same in a sentence
 }
 
 // localStatus is how the broker that up starts stands.
@@ -109,7 +112,10 @@ func (a *app) runStatus(ctx context.Context, _ *cli.Command) error {
 }
 
 func (a *app) statusOf(ctx context.Context, p *profile.Profile, s *station, i int, m client.Membership) (meshStatus, error) {
-	st := meshStatus{listed: listedOf(m), Online: s.errs[i] == nil, Seats: []seatStatus{}}
+	st := meshStatus{
+		listed: listedOf(m), Online: s.errs[i] == nil, Seats: []seatStatus{},
+		Suspicions: s.clients[i].Suspicions(), caught: s.clients[i].Caught(),
+	}
 	if s.errs[i] != nil {
 		st.Error = explain(s.errs[i]).text
 	} else {
@@ -171,6 +177,9 @@ func (a *app) showStatus(st meshStatus) {
 	}
 	if st.Error != "" {
 		a.printf("  error   %s\n", render.Line(st.Error))
+	}
+	if st.caught != "" {
+		a.printf("  caught  the broker shows what does not hold, and nothing of it was taken: %s\n", st.caught)
 	}
 	if off := time.Duration(st.ClockOffsetMs) * time.Millisecond; off.Abs() > clockSlack {
 		a.printf("  clock   this machine's clock is %s\n", skew(off))

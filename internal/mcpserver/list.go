@@ -95,6 +95,8 @@ type meshData struct {
 	Online bool   `json:"online"`
 	Error  string `json:"error,omitempty"` // why it is not
 	Final  bool   `json:"final,omitempty"` // it will not connect again
+	// Caught is what the broker was caught at: nothing of it was taken.
+	Caught string `json:"caught,omitempty"`
 	// Away are members without a session here: a message to one waits for its next.
 	Away []string `json:"membersWithoutSession,omitempty"`
 }
@@ -155,7 +157,7 @@ func listPeers(ctx context.Context, c *call) (*result, error) {
 // meshState is how this session stands on a mesh.
 func (c *call) meshState(cl *client.Client) meshData {
 	s := cl.State()
-	md := meshData{Mesh: cl.Mesh(), You: c.inMesh(cl.Mesh(), cl.Name()), Online: s.Online}
+	md := meshData{Mesh: cl.Mesh(), You: c.inMesh(cl.Mesh(), cl.Name()), Online: s.Online, Caught: cl.Caught()}
 	if !s.Online {
 		md.Error = "not connected yet"
 		if s.Err != nil {
@@ -235,6 +237,9 @@ func (c *call) writeMesh(b *strings.Builder, md meshData, peers []peerData, fres
 		fmt.Fprintf(b, " Nobody else is in @%s; include_offline also looks among those who are away.", render.Inline(group, 64))
 	case others == 0:
 		b.WriteString(" Nobody else is connected; include_offline shows those who are away.")
+	}
+	if md.Caught != "" {
+		fmt.Fprintf(b, " Tell your user: the broker shows what does not hold, and nothing of it was taken: %s.", md.Caught)
 	}
 	b.WriteString("\n")
 	for i := range peers {

@@ -1,6 +1,7 @@
 package mcpserver_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/claudemesh/claudemesh/client"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
+	"github.com/claudemesh/claudemesh/internal/trust"
+	frame "github.com/claudemesh/claudemesh/internal/wire"
 )
 
 func TestBadArguments(t *testing.T) {
@@ -160,6 +163,29 @@ func TestMissing(t *testing.T) {
 	r := p.bob.ok("check_messages", nil, "2 messages from alice/web are missing")
 	if m := list(r, "missing"); len(m) != 1 || m[0]["count"] != 2.0 || m[0]["from"] != "alice/web" {
 		t.Errorf("missing: %v", r.data["missing"])
+	}
+}
+
+// TestCaught: list_peers says what the broker is caught at.
+func TestCaught(t *testing.T) {
+	t.Parallel()
+	w := world(t)
+	m := w.Found("acme", "alice")
+	relay := w.Relay()
+	m.Broker = relay.URL
+	relay.Hook(func(_ bool, f frame.Frame) []frame.Frame {
+		if l, ok := f.(*frame.PeersList); ok {
+			eve := trust.NewSecretKey()
+			l.Peers = append(l.Peers, frame.Peer{SessionPubkey: eve.Public(), Pubkey: m.MemberKey(), Role: frame.RoleSession, Online: true})
+		}
+		return []frame.Frame{f}
+	})
+	box := w.Mailbox()
+	alice := w.Dial(m, "web", func(o *client.Options) { o.Mailbox = box })
+	const want = "Tell your user: the broker shows what does not hold, and nothing of it was taken: "
+	r := serve(t, box, alice).ok("list_peers", nil, want)
+	if mesh := list(r, "meshes"); len(mesh) != 1 || !strings.Contains(fmt.Sprint(mesh[0]["caught"]), "(bad_attestation, times: 1)") {
+		t.Errorf("meshes: %v", r.data["meshes"])
 	}
 }
 

@@ -283,6 +283,21 @@ func (r *Roster) Standing(k wire.Key) error {
 	if m == nil {
 		return fault(wire.CodeUnknownMember, "")
 	}
+	return r.standing(m)
+}
+
+// Barred says why who has this certificate is no member, added or not, by what is
+// known here, as Standing does. It is nil for one that may stand or does not verify.
+func (r *Roster) Barred(c wire.Certificate) error {
+	m, err := r.Verify(c)
+	if err != nil {
+		return nil
+	}
+	return r.standing(&m)
+}
+
+func (r *Roster) standing(m *Member) error {
+	k := m.Key
 	if r.Removed(k) {
 		return fault(wire.CodeRemoved, "")
 	}

@@ -39,6 +39,7 @@ const (
 	CodeInviteUsedUp   Code = "invite_used_up"
 	CodeInviteClosed   Code = "invite_closed"
 	CodeInviteOverused Code = "invite_overused"
+	CodeWrongInvite    Code = "wrong_invite"
 
 	CodeUnknownRecipient Code = "unknown_recipient"
 	CodeAudienceTooLarge Code = "audience_too_large"
@@ -67,6 +68,11 @@ const (
 	CodeWrongBroker     Code = "wrong_broker"
 	CodeWrongOwner      Code = "wrong_owner"
 	CodeTooManyHops     Code = "too_many_hops"
+	CodeBadReceipt      Code = "bad_receipt"
+	CodeBadAck          Code = "bad_ack"
+	CodeStaleKey        Code = "stale_key"
+	CodeKeyWithheld     Code = "key_withheld"
+	CodeMembersWithheld Code = "members_withheld"
 
 	CodePaused     Code = "paused"
 	CodeKicked     Code = "kicked"
@@ -111,6 +117,7 @@ var codes = map[Code]CodeInfo{
 	CodeInviteUsedUp:   {false, 410, "this invite is used up"},
 	CodeInviteClosed:   {false, 410, "this invite was revoked"},
 	CodeInviteOverused: {false, 410, "more members came by this invite than it allows"},
+	CodeWrongInvite:    {false, 403, "the broker shows another invite than the link's"},
 
 	CodeUnknownRecipient: {false, 404, "the broker does not know this recipient"},
 	CodeAudienceTooLarge: {false, 413, "the message has too many recipients"},
@@ -139,6 +146,11 @@ var codes = map[Code]CodeInfo{
 	CodeWrongBroker:     {false, 403, "the broker is not the one this mesh was joined at"},
 	CodeWrongOwner:      {false, 403, "the broker shows another owner for this mesh"},
 	CodeTooManyHops:     {false, 409, "too many agents have answered each other without a person"},
+	CodeBadReceipt:      {false, 400, "a read receipt speaks for another's message"},
+	CodeBadAck:          {false, 400, "the broker acknowledges another message than was sent"},
+	CodeStaleKey:        {false, 409, "the broker offers an old mesh key as a new one"},
+	CodeKeyWithheld:     {false, 409, "the broker shows a removal and not the mesh key that came with it"},
+	CodeMembersWithheld: {false, 409, "the broker names a newer membership than it shows"},
 
 	CodePaused:     {true, 409, "an admin has paused the mesh"},
 	CodeKicked:     {true, 503, "an admin closed the connection"},
