@@ -52,6 +52,7 @@ type Broker struct {
 
 	stopping atomic.Bool
 	diskFull atomic.Bool
+	refusals refusals
 	peers    atomic.Int64 // authenticated connections
 	came     atomic.Int64 // connections so far
 

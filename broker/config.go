@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -101,6 +102,9 @@ type Config struct {
 	// DiskUsage returns how full the store's disk is, in percent. Nil: not looked at.
 	DiskUsage func() (percent int, err error)
 	Limits    Limits
+	// Audit is told what happened to members, and what was refused to whom: never what
+	// a message says. Nil: nobody is. It is called from many goroutines.
+	Audit func(audit.Entry)
 	// Cluster makes this broker one of several on one store, which must be a ClusterStore.
 	Cluster ClusterConfig
 	Version string

@@ -29,6 +29,7 @@ type conn struct {
 	address netip.Prefix
 
 	// Set by the handshake, constant afterwards.
+	hello  *wire.Hello // nil until its signature was found good
 	mesh   *mesh
 	role   wire.Role
 	member wire.Key
@@ -175,6 +176,7 @@ func (c *conn) refuse(req string, err error) {
 	case wire.CodeInternal, wire.CodeStorageFull:
 		code = wire.CloseSlow
 	}
+	c.recordHello(f.Code)
 	if raw, err := wire.Append(nil, f.Frame(req)); err == nil {
 		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
 		_ = c.ws.Write(ctx, websocket.MessageText, raw)

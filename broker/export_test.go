@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,17 @@ func Routed(b *Broker, mesh wire.ID, key wire.Key) int {
 		}
 	}
 	return n
+}
+
+// Leaving returns how many members' removals are under way.
+func Leaving(b *Broker, mesh wire.ID) int {
+	m, err := b.mesh(context.Background(), mesh)
+	if err != nil {
+		return -1
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.leaving)
 }
 
 // InFlight returns the leases of the connections of a session.
@@ -214,5 +226,5 @@ func HoldCommits(b *Broker) (release func()) {
 	held, gate := make(chan struct{}), make(chan struct{})
 	b.store.Settle(nil, func([]bool, error) { close(held); <-gate })
 	<-held
-	return func() { close(gate) }
+	return sync.OnceFunc(func() { close(gate) })
 }

@@ -124,14 +124,15 @@ func (b *Broker) address(r *http.Request) netip.Prefix {
 
 // pace limits what one member sends.
 type pace struct {
-	sends, bytes, receipts *rate.Limiter
-	until                  time.Time // of the last refusal of a message
+	sends, bytes, receipts, changes *rate.Limiter
+	until                           time.Time // of the last refusal of a message
 }
 
 func newPace(l Limits) *pace {
 	return &pace{
 		sends:    rate.NewLimiter(perMinute(l.SendsPerMinute), l.SendBurst),
 		receipts: rate.NewLimiter(perMinute(l.SendsPerMinute), l.SendBurst),
+		changes:  rate.NewLimiter(perMinute(l.SendsPerMinute), l.SendBurst),
 		bytes:    rate.NewLimiter(perMinute(l.BytesPerMinute), l.BytesPerMinute),
 	}
 }
@@ -155,6 +156,16 @@ func (p *pace) take(now time.Time, mode wire.Mode, n int) (wait time.Duration) {
 		if !receipt {
 			p.until = now.Add(wait)
 		}
+	}
+	return wait
+}
+
+// change spends one change to how the mesh is run, of which everyone is told, or
+// says how long to wait.
+func (p *pace) change(now time.Time) (wait time.Duration) {
+	r := p.changes.ReserveN(now, 1)
+	if wait = r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now)
 	}
 	return wait
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -26,12 +27,39 @@ func (m *mesh) fresh(ctx context.Context) error {
 	return m.refresh(ctx)
 }
 
-// stored brings what this broker has stored into memory, and tells everyone.
-func (m *mesh) stored(ctx context.Context) error {
+// changed brings what this broker has stored into memory, tells everyone, and
+// answers. A repeat, whose version was known before, is not recorded again.
+func (c *conn) changed(ctx context.Context, req wire.Req, before, version int64, record func()) error {
+	m := c.mesh
 	if m.b.cluster != nil {
 		m.b.cluster.hints.all(hintMembers, m.id)
 	}
-	return m.refresh(ctx)
+	if err := m.refresh(ctx); err != nil {
+		return err
+	}
+	if version > before {
+		record()
+	}
+	c.send(&wire.OK{Req: req, Version: version})
+	return nil
+}
+
+// mayChange bounds how often a member changes how the mesh is run, and returns
+// the members version by which it is decided whether it may.
+func (c *conn) mayChange(ctx context.Context) (version int64, err error) {
+	m := c.mesh
+	m.mu.Lock()
+	wait := m.pace(c.member).change(c.b.cfg.Now())
+	m.mu.Unlock()
+	if wait > 0 {
+		return 0, &wire.Fault{Code: wire.CodeRateLimited, RetryAfterMs: wait.Milliseconds() + 1}
+	}
+	if err := m.fresh(ctx); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.version, nil
 }
 
 // rules is the key by whose rights a member acts: the owner's for the founder.
@@ -46,7 +74,8 @@ func (m *mesh) rules(member wire.Key) wire.Key {
 // setRole stores the owner's word on a member's role. Whoever carries it.
 func (c *conn) setRole(ctx context.Context, f *wire.SetRole) error {
 	m := c.mesh
-	if err := m.fresh(ctx); err != nil {
+	before, err := c.mayChange(ctx)
+	if err != nil {
 		return err
 	}
 	role, err := m.verifyRole(f)
@@ -65,14 +94,10 @@ func (c *conn) setRole(ctx context.Context, f *wire.SetRole) error {
 		row.Closes = append(row.Closes, cl)
 	}
 	version, err := c.b.store.SetRole(ctx, row)
-	if err == nil {
-		err = m.stored(ctx)
-	}
 	if err != nil {
 		return err
 	}
-	c.send(&wire.OK{Req: f.Req, Version: version})
-	return nil
+	return c.changed(ctx, f.Req, before, version, func() { c.record(audit.Role, role.Member, role.Role) })
 }
 
 // verifyRole checks a role against the roster. A version that is not the
@@ -101,7 +126,8 @@ func (m *mesh) hasRole(member wire.Key, s wire.Signed) bool {
 // pause stops the mesh's messages, or lets them go on.
 func (c *conn) pause(ctx context.Context, f *wire.Pause) error {
 	m, now := c.mesh, c.b.cfg.Now()
-	if err := m.fresh(ctx); err != nil {
+	before, err := c.mayChange(ctx)
+	if err != nil {
 		return err
 	}
 	row, over, err := m.verifyPause(f.Pause, now)
@@ -113,14 +139,14 @@ func (c *conn) pause(ctx context.Context, f *wire.Pause) error {
 		return nil
 	}
 	version, err := c.b.store.AddPause(ctx, row)
-	if err == nil {
-		err = m.stored(ctx)
-	}
 	if err != nil {
 		return err
 	}
-	c.send(&wire.OK{Req: f.Req, Version: version})
-	return nil
+	event := audit.Paused
+	if row.Until.IsZero() {
+		event = audit.Resumed
+	}
+	return c.changed(ctx, f.Req, before, version, func() { c.record(event, row.Signer, "") })
 }
 
 // verifyPause checks that who signed a pause or a resume governs now. over is
@@ -170,7 +196,7 @@ func (c *conn) unpaused(f *wire.Send, sender *peer, now time.Time) error {
 // kick closes a member's connections, here and at the other nodes.
 func (c *conn) kick(ctx context.Context, f *wire.Kick) error {
 	m := c.mesh
-	if err := m.fresh(ctx); err != nil {
+	if _, err := c.mayChange(ctx); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -189,6 +215,7 @@ func (c *conn) kick(ctx context.Context, f *wire.Kick) error {
 		}
 		m.b.cluster.hints.all(hintKick, m.id, int64(own.id))
 	}
+	c.record(audit.Kicked, f.Member, "")
 	c.send(&wire.OK{Req: f.Req})
 	m.kicked(f.Member, c)
 	return nil
@@ -207,6 +234,10 @@ func (m *mesh) kicked(member wire.Key, asking *conn) {
 // block notes whose messages this member does not take.
 func (c *conn) block(ctx context.Context, f *wire.Block) error {
 	m := c.mesh
+	before, err := c.mayChange(ctx)
+	if err != nil {
+		return err
+	}
 	m.mu.Lock()
 	_, known := m.roster.Known(f.Member)
 	m.mu.Unlock()
@@ -217,14 +248,14 @@ func (c *conn) block(ctx context.Context, f *wire.Block) error {
 		return wire.Faultf(wire.CodeUnknownMember, "")
 	}
 	version, err := c.b.store.SetBlock(ctx, m.id, Block{Member: c.member, Blocked: f.Member}, f.Blocked)
-	if err == nil {
-		err = m.stored(ctx)
-	}
 	if err != nil {
 		return err
 	}
-	c.send(&wire.OK{Req: f.Req, Version: version})
-	return nil
+	event := audit.Unblocked
+	if f.Blocked {
+		event = audit.Blocked
+	}
+	return c.changed(ctx, f.Req, before, version, func() { c.record(event, f.Member, "") })
 }
 
 // blocked reports whether a member takes no messages of another.

@@ -51,6 +51,7 @@ func (c *conn) handshake() (req string, err error) {
 	if err := trust.VerifyHello(c.b.PublicKey(), h); err != nil {
 		return h.ReqID, err
 	}
+	c.hello = h
 	return h.ReqID, c.register(c.ctx, h)
 }
 

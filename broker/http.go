@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -120,6 +121,7 @@ func (b *Broker) found(r *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	b.log.Info("mesh founded", "mesh", g.Mesh.String()[:8])
+	b.record(audit.Entry{Event: audit.Created, Mesh: g.Mesh, Member: founder.Key})
 	return wire.FoundReply{MeshID: g.Mesh, BrokerPubkey: b.PublicKey()}, nil
 }
 
@@ -188,6 +190,9 @@ func (b *Broker) admit(ctx context.Context, body []byte) (*wire.JoinReply, error
 	}
 	if err := m.joined(req.Certificate, a.Version); err != nil {
 		return nil, err
+	}
+	if !a.Repeated {
+		b.record(audit.Entry{Event: audit.Joined, Mesh: m.id, Member: member.Key, Code: member.Role})
 	}
 	return &wire.JoinReply{Blob: a.Blob, Generation: a.Generation, Sig: trust.SignJoined(b.key, body, a.Blob)}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
@@ -186,6 +187,11 @@ func (c *conn) remove(ctx context.Context, f *wire.Remove) error {
 		return err
 	}
 	m.removed(rm, f, done)
+	if rm.Signer == rm.Member {
+		c.record(audit.Left, rm.Member, rm.Reason)
+	} else {
+		c.record(audit.Removed, rm.Member, rm.Reason)
+	}
 	c.send(&wire.OK{Req: f.Req, Version: done.Version, Voided: done.Voided})
 	m.dropOutcasts(c)
 	return nil

@@ -23,7 +23,7 @@ func (c *conn) sendFrame(ctx context.Context, f *wire.Send) error {
 		err = c.checkSend(f)
 	}
 	if err != nil {
-		c.refuseSend(f, err)
+		c.refuseSend(f.ReqID, f.ID, err)
 		return nil
 	}
 	msg := &Message{
@@ -84,10 +84,7 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 		}
 		defer m.committed(c, msg, &first, a, stored)
 		if err != nil {
-			fe := asFault(err).Frame(req)
-			fe.ID = msg.ID
-			c.b.metrics.refused(fe.Code)
-			c.send(fe)
+			c.refuseSend(req, msg.ID, err)
 			return
 		}
 		c.b.metrics.accepted(a.Duplicate, time.Since(began))
@@ -292,17 +289,23 @@ func (c *conn) unlessRepeat(ctx context.Context, f *wire.Send, msg *Message, sen
 	if err == nil {
 		refusal = wire.Faultf(wire.CodeIDReused, "")
 	}
-	c.refuseSend(f, refusal)
+	if !asFault(refusal).Code.Info().Retryable { // it does not come again: what it has held up may pass
+		c.mesh.mu.Lock()
+		sender.letGo(msg.ID)
+		c.mesh.mu.Unlock()
+	}
+	c.refuseSend(f.ReqID, f.ID, refusal)
 	return nil
 }
 
 // refuseSend answers a send with an error that names the message.
-func (c *conn) refuseSend(f *wire.Send, err error) {
-	fe := asFault(err).Frame(f.ReqID)
+func (c *conn) refuseSend(req string, id wire.ID, err error) {
+	fe := asFault(err).Frame(req)
 	if fe.Code == wire.CodeInternal {
 		c.b.log.Error("send failed", "conn", c.id, "error", err)
 	}
-	fe.ID = f.ID
+	fe.ID = id
+	c.recordRefused(id, fe.Code)
 	c.b.metrics.refused(fe.Code)
 	c.send(fe)
 }

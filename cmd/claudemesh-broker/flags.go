@@ -38,6 +38,7 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "tls-cert", Usage: "serve TLS with this certificate `FILE`", Sources: env("TLS_CERT")},
 		&cli.StringFlag{Name: "tls-key", Usage: "and this key `FILE`", Sources: env("TLS_KEY")},
 		&cli.StringFlag{Name: "client-ip-header", Usage: "`HEADER` in which a proxy puts the client's address", Sources: env("CLIENT_IP_HEADER")},
+		&cli.StringFlag{Name: "audit", Usage: "keep an audit log, of metadata alone, in `FILE`, or off (default: the database's name with .audit; for Postgres off)", Sources: env("AUDIT")},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error", Sources: env("LOG_LEVEL")},
 		&cli.StringFlag{Name: "log-format", Usage: "text or json (default: text on a terminal, else json)", Sources: env("LOG_FORMAT")},
 	}...)

@@ -60,7 +60,7 @@ func command(stdout, stderr io.Writer) *cli.Command {
 		Flags:  append(serveFlags(), limitFlags()...),
 		Action: serve,
 		Commands: []*cli.Command{
-			backupCommand(), checkCommand(), migrateCommand(), schemaCommand(), healthCommand(), tokenCommand(), benchCommand(),
+			backupCommand(), checkCommand(), auditCommand(), migrateCommand(), schemaCommand(), healthCommand(), tokenCommand(), benchCommand(),
 			{Name: "version", Usage: "print the version", Action: func(_ context.Context, c *cli.Command) error {
 				_, err := fmt.Fprintln(c.Root().Writer, version.String())
 				return err

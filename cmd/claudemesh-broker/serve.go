@@ -60,6 +60,14 @@ func serve(ctx context.Context, c *cli.Command) error {
 	if cfg.Store, err = db.open(ctx, log, onFatal); err != nil {
 		return err
 	}
+	records, err := openAudit(c, db)
+	if err != nil {
+		return errors.Join(err, cfg.Store.Close())
+	}
+	if records != nil {
+		cfg.Audit = appendTo(records, log)
+		defer records.Close()
+	}
 	err = listenAndServe(ctx, c, db, cfg, tlsConfig, fatal)
 	return errors.Join(err, cfg.Store.Close())
 }
@@ -83,7 +91,7 @@ func listenAndServe(ctx context.Context, c *cli.Command, db database, cfg broker
 	srv := b.Server()
 	srv.TLSConfig = tlsConfig
 	url := socketURL(c, ln, tlsConfig != nil)
-	greet(c, db, url, b.TakeToken())
+	greet(c, db, url, b.PublicKey(), b.TakeToken())
 	if path := c.String("run-file"); path != "" {
 		if err := (brokerfile.Running{Process: process.Self(), URL: url, Version: version.String()}).Write(path); err != nil {
 			_ = b.Shutdown(ctx)
@@ -138,9 +146,9 @@ func socketURL(c *cli.Command, ln net.Listener, secure bool) string {
 }
 
 // greet says where peers connect and, at the first start, what to do next.
-func greet(c *cli.Command, db database, url, token string) {
+func greet(c *cli.Command, db database, url string, key wire.Key, token string) {
 	out := c.Root().Writer
-	fmt.Fprintf(out, "claudemesh-broker %s, database %s\nlistening on %s\n", version.String(), db, url)
+	fmt.Fprintf(out, "claudemesh-broker %s, database %s\nlistening on %s\nkey %s\n", version.String(), db, url, key)
 	if token == "" {
 		return
 	}

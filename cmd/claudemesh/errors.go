@@ -115,7 +115,7 @@ var faults = map[wire.Code]struct {
 	wire.CodeInviteClosed:    {exitRefused, "ask for a new link"},
 	wire.CodeInviteOverused:  {exitRefused, "ask for a new link"},
 	wire.CodeBadCertificate:  {exitRefused, "ask for a new link, and compare the fingerprint with the inviter"},
-	wire.CodeWrongBroker:     {exitRefused, "check with the inviter which broker it is; do not go on before"},
+	wire.CodeWrongBroker:     {exitRefused, "ask the operator, on another way, for the broker's key; if it has changed: claudemesh verify --accept-broker"},
 	wire.CodeRosterRollback:  {exitRefused, "ask the operator whether an old backup was restored"},
 	wire.CodeRemovalWithheld: {exitRefused, "ask an admin; the broker is not to be trusted until it shows the removal"},
 	wire.CodeTooLarge:        {exitRefused, "send less, or put it into a file that the other can read"},

@@ -77,7 +77,7 @@ func (a *app) runVerify(ctx context.Context, c *cli.Command) error {
 	case name == "" && (c.Bool("confirm") || c.Bool("revoke")):
 		return usagef("whose number did you compare?").hinted("claudemesh verify NAME --confirm")
 	case name == "":
-		return a.verifyAll(ctx, own)
+		return a.verifyAll(ctx, p, own)
 	}
 	s, cl, m, err := a.knownMember(ctx, name)
 	if err != nil {
@@ -133,13 +133,16 @@ func (a *app) showSafety(own client.Membership, v verified) error {
 	return nil
 }
 
-// verifyAll lists the numbers with all members.
-func (a *app) verifyAll(ctx context.Context, own client.Membership) error {
-	s, err := a.observe(ctx)
+// verifyAll lists the numbers with all members, also when the broker is not to be trusted.
+func (a *app) verifyAll(ctx context.Context, p *profile.Profile, own client.Membership) error {
+	s, err := a.connect(ctx, p, []client.Membership{own}, client.Observer)
 	if err != nil {
 		return err
 	}
 	defer s.end(ctx)
+	if s.errs[0] != nil {
+		a.note("%s: this is what was last known: %s", own.Mesh, reasonOf(s.errs[0]))
+	}
 	trusts, err := s.trusts(ctx)
 	if err != nil {
 		return err
@@ -161,7 +164,7 @@ func (a *app) verifyAll(ctx context.Context, own client.Membership) error {
 		}{anchorsOf(own), list})
 		return nil
 	}
-	a.printf("mesh %s, owner's fingerprint %s\nbroker's key %s\n\n", own.Mesh, fingerprint(own.MeshID), keyPrint(own.BrokerKey))
+	a.printf("mesh %s, owner's fingerprint %s\nbroker's key %s\n\n", own.Mesh, fingerprint(own.MeshID), own.BrokerKey)
 	a.table(rows)
 	return nil
 }
@@ -223,13 +226,13 @@ func (a *app) acceptBroker(ctx context.Context, p *profile.Profile, own client.M
 		return at(own.Broker, err)
 	}
 	if shown == own.BrokerKey {
-		a.printf("the broker at %s shows the key that is known: %s\n", own.Broker, keyPrint(shown))
+		a.printf("the broker at %s shows the key that is known: %s\n", own.Broker, shown)
 		return nil
 	}
 	text := fmt.Sprintf("the broker at %s shows another key than the one that %s was joined at\n  known %s\n  shown %s\n"+
 		"A broker keeps its key in its database: another one means a new database, another broker, or somebody in between.\n"+
 		"Ask its operator, on another way, for the key that claudemesh-broker prints at its start.",
-		own.Broker, own.Mesh, keyPrint(own.BrokerKey), keyPrint(shown))
+		own.Broker, own.Mesh, own.BrokerKey, shown)
 	if _, ok := a.terminal(); !ok {
 		return &failure{
 			code: "wrong_broker", exit: exitRefused, text: text,

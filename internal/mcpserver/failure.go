@@ -70,6 +70,7 @@ func (c *call) explain(err error) *failure {
 	var target *client.TargetError
 	var fault *client.Fault
 	var held *client.HeldError
+	var removed *client.RemovedError
 	switch {
 	case errors.As(err, &done):
 		return done
@@ -89,6 +90,10 @@ func (c *call) explain(err error) *failure {
 		return &failure{
 			Code: "not_found", Message: "no message of that id was sent from this machine",
 			Hint: "Use the id that send_message returned. For a message that you received, use check_messages with id.",
+		}
+	case errors.As(err, &removed):
+		return &failure{
+			Code: string(wire.CodeRemoved), Message: safe(removed), Hint: "This session is on that mesh no more. Tell your user, who may ask an admin for a new invite.",
 		}
 	case errors.As(err, &held):
 		return &failure{

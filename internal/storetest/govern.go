@@ -1,7 +1,10 @@
 package storetest
 
 import (
+	"slices"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/claudemesh/claudemesh/broker"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -243,4 +246,75 @@ func testRaceSetRole(w *world) {
 	})
 	w.tally(errs, map[error]int{nil: 1, broker.ErrStaleMembers: racers - 1})
 	w.equal(len(w.changes(1, w.founder.Key).Roles), 1)
+}
+
+// doGovern changes a role, pauses or resumes, or blocks.
+func (m *model) doGovern(rt *rapid.T) {
+	mesh := m.mesh.ID
+	changed := func(v int64, err error) {
+		m.Helper()
+		m.ok(err)
+		m.version[mesh]++
+		m.equal(v, m.version[mesh])
+	}
+	switch rapid.SampledFrom([]string{"role", "pause", "resume", "block", "block"}).Draw(rt, "govern") {
+	case "role":
+		changed(m.s.SetRole(m.ctx, m.roleChange()))
+	case "pause":
+		p := m.pause(m.founder.Key, m.now.Add(rapid.SampledFrom([]time.Duration{time.Second, time.Hour, 24 * time.Hour}).Draw(rt, "for")))
+		m.addPause(p, changed)
+	case "resume":
+		p := pick(rt, m.pauses, "pause")
+		if p.Until.After(m.now) {
+			r := m.resume(m.founder.Key, p)
+			r.Until = p.Until // the store's is its pause's
+			m.addPause(r, changed)
+		}
+	case "block":
+		b := broker.Block{Member: pick(rt, m.members, "member").Key, Blocked: pick(rt, m.members, "blocked").Key}
+		on, i := rapid.Bool().Draw(rt, "on"), slices.Index(m.blocks, b)
+		v, err := m.s.SetBlock(m.ctx, mesh, b, on)
+		switch {
+		case on == (i >= 0):
+			m.ok(err)
+			m.equal(v, m.version[mesh])
+			return
+		case on:
+			m.blocks = append(m.blocks, b)
+		default:
+			m.blocks = slices.Delete(m.blocks, i, i+1)
+		}
+		changed(v, err)
+	}
+}
+
+// addPause adds a pause, or with the statement of a resume that, and forgets what has passed.
+func (m *model) addPause(p broker.Pause, changed func(int64, error)) {
+	m.Helper()
+	p.Now = m.now
+	given := p
+	if slices.ContainsFunc(m.pauses, func(q broker.Pause) bool { return q.Hash == p.Hash }) {
+		given.Until = time.Time{}
+	}
+	changed(m.s.AddPause(m.ctx, given))
+	m.pauses = append(slices.DeleteFunc(m.pauses, func(q broker.Pause) bool { return !q.Until.After(m.now) }), p)
+}
+
+func (m *model) compareGovern(mesh wire.ID) {
+	m.Helper()
+	if mesh != m.mesh.ID {
+		return
+	}
+	got := m.world.blocks()
+	m.equal(len(got), len(m.blocks))
+	for _, b := range m.blocks {
+		if !slices.Contains(got, b) {
+			m.Errorf("a block is missing")
+		}
+	}
+	var pauses []wire.Signed
+	for _, p := range m.pauses {
+		pauses = append(pauses, p.Statement)
+	}
+	m.equal(m.changes(0, m.founder.Key).Pauses, pauses)
 }

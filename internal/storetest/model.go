@@ -139,6 +139,8 @@ type model struct {
 	now     time.Time
 	step    int
 	members []broker.Member // of every mesh, without the removed
+	blocks  []broker.Block  // of the first mesh
+	pauses  []broker.Pause  // likewise, resumes among them
 	version map[wire.ID]int64
 	gen     map[wire.ID]uint64
 	known   []*modelPeer      // every key that was ever put
@@ -291,6 +293,7 @@ func (m *model) compare(*rapid.T) {
 		m.equal([]int64{got.Queued, got.QueuedBytes, got.MembersVersion, int64(got.Generation)},
 			[]int64{want.Queued, want.QueuedBytes, m.version[id], int64(m.gen[id])})
 		all += want.Queued
+		m.compareGovern(id)
 		m.comparePeers(id)
 	}
 	st, err := m.s.Stats(m.ctx)

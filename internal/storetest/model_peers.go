@@ -151,6 +151,7 @@ func (m *model) doRemove(rt *rapid.T) {
 	m.ok(err)
 	m.version[r.Mesh]++
 	m.members = slices.Delete(m.members, i, i+1)
+	m.blocks = slices.DeleteFunc(m.blocks, func(b broker.Block) bool { return b.Member == gone.Key || b.Blocked == gone.Key })
 	var bounced []broker.Outcome
 	for _, p := range m.known {
 		if p.Mesh == r.Mesh && p.Member == gone.Key {

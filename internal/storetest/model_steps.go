@@ -28,6 +28,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"forget":   m.doForget,
 		"join":     m.doJoin,
 		"remove":   m.doRemove,
+		"govern":   m.doGovern,
 		"reopen":   func(*rapid.T) { m.s = m.restart() },
 		"crash":    func(*rapid.T) { m.s = m.crash() },
 		"notThere": m.doNotThere,

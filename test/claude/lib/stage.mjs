@@ -12,6 +12,7 @@ export class Stage {
   constructor() {
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'mesh-'))
     this.rooms = []
+    this.members = []
     this.sessions = []
     this.peers = []
     this.address = '127.0.0.1:0'
@@ -53,6 +54,11 @@ export class Stage {
       const { stdout: link } = await owner.mesh(['invite'])
       await room.mesh(['join', '-', '--as', name, '--yes'], { input: link })
     }
+    for (const other of this.members) { // as people who work together: now means now
+      await other.room.mesh(['grant', name, 'trusted'])
+      await room.mesh(['grant', other.name, 'trusted'])
+    }
+    this.members.push({ name, room })
     return room
   }
 
