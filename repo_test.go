@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -146,3 +147,31 @@ func TestNoSleep(t *testing.T) {
 		}
 	})
 }
+
+// TestNamedTests: a test that docs/security.md names exists.
+func TestNamedTests(t *testing.T) {
+	defined := map[string]bool{}
+	sources(t, func(path string, src []byte) {
+		for _, m := range testFunc.FindAllSubmatch(src, -1) {
+			defined[string(m[1])] = true
+		}
+	})
+	page, err := os.ReadFile(filepath.Join("docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := testName.FindAllString(string(page), -1)
+	if len(names) < 20 {
+		t.Errorf("only %d tests are named", len(names))
+	}
+	for _, name := range names {
+		if !defined[name] {
+			t.Errorf("docs/security.md names %s, which is no test", name)
+		}
+	}
+}
+
+var (
+	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`)
+	testName = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w*`)
+)
