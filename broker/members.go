@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -203,6 +204,9 @@ func (m *mesh) beginRemoval(f *wire.Remove) (trust.Removal, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rm, err := m.roster.VerifyRemoval(f.Removal)
+	if errors.Is(err, wire.Faultf(wire.CodeGenerationFork, "")) && rm.MembersVersion < m.version {
+		return rm, ErrStaleMembers // another removal has issued that key meanwhile
+	}
 	if err != nil {
 		return rm, err
 	}
