@@ -204,8 +204,8 @@ func (m *mesh) beginRemoval(f *wire.Remove) (trust.Removal, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rm, err := m.roster.VerifyRemoval(f.Removal)
-	if errors.Is(err, wire.Faultf(wire.CodeGenerationFork, "")) && rm.MembersVersion < m.version {
-		return rm, ErrStaleMembers // another removal has issued that key meanwhile
+	if errors.Is(err, wire.Faultf(wire.CodeGenerationFork, "")) {
+		return rm, ErrStaleMembers // another was quicker with this generation: no fork as long as it is not stored
 	}
 	if err != nil {
 		return rm, err

@@ -181,7 +181,7 @@ func TestRights(t *testing.T) {
 	peers["owner"].refused(bad, wire.CodeBadSignature)
 	boxes := w.removal(peers["owner"], w.owner, carol, w.founder)
 	rm, _ := trust.ParseRemoval(boxes.Removal)
-	rm.Generation = 0
+	rm.Generation, rm.KeyHash = 0, [32]byte{}
 	boxes.Removal = trust.SignRemoval(w.owner, rm)
 	peers["owner"].refused(boxes, wire.CodeBadFrame) // boxes without a key
 	list := ask[*wire.Invites](peers["member"], &wire.InviteList{})

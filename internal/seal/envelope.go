@@ -92,7 +92,7 @@ func parseHeader(b []byte) (Header, error) {
 	h.Mode, h.Target, h.Priority = wire.Mode(f[0]), string(f[5]), wire.Priority(f[9])
 	h.Sent, h.Expires = int64(binary.BigEndian.Uint64(f[7])), int64(binary.BigEndian.Uint64(f[8]))
 	h.Seq, h.Generation = binary.BigEndian.Uint64(f[10]), binary.BigEndian.Uint64(f[13])
-	if !h.Mode.Valid() || h.Priority.Rank() < 0 || h.Mode.Direct() == h.Recipient.IsZero() {
+	if !h.Mode.Valid() || h.Priority.Rank() < 0 || h.Mode.Direct() == h.Recipient.IsZero() || h.ID.IsZero() {
 		return Header{}, bad
 	}
 	return h, nil

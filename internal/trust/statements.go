@@ -211,6 +211,7 @@ func ParseRemoval(s wire.Signed) (Removal, error) {
 		m.Kept = append(m.Kept, r.key())
 	}
 	m.MembersVersion, m.Generation, m.KeyHash = r.time(), r.u64(), r.hash()
+	r.bad = r.bad || m.Generation == 1 || (m.Generation == 0 && m.KeyHash != [32]byte{}) // 1 is the founding's
 	if err := r.done(); err != nil {
 		return Removal{}, err
 	}
