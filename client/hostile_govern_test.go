@@ -104,6 +104,14 @@ var governAttacks = []attack{
 			h.Errorf("carol is %s", r)
 		}
 	}},
+	{"a promotion kept back until after the demotion", leavesIt, "replayed", func(h *hostile) {
+		cm := h.carol()
+		h.changed(shows(h.role(cm, trust.RoleMember, 8)))
+		h.changed(shows(h.role(cm, trust.RoleAdmin, 7)))
+		if r := h.roleOf(cm); r != trust.RoleMember {
+			h.Errorf("carol is %s", r)
+		}
+	}},
 	{"a demoted admin's new invite", leavesIt, "invite_closed", func(h *hostile) {
 		admin := h.w.Join(h.alice, trust.RoleAdmin, "ada")
 		h.changed(shows(h.role(admin, trust.RoleMember, 7)))
