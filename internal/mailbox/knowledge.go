@@ -78,7 +78,7 @@ func (d *disk) Prune(ctx context.Context, keep time.Duration, now, serverNow int
 			}
 			changed = changed || n > 0
 		}
-		_, err = t.exec(pruneRecords, auditLeast, now-auditLife.Milliseconds())
+		_, err = t.exec(pruneRecords, auditLeast, now-auditLife.Milliseconds(), auditMost)
 		return changed, err
 	})
 }

@@ -15,8 +15,9 @@ const (
 	insertRecord  = `INSERT INTO audit (number, at, prev, hash, entry) VALUES (?, ?, ?, ?, ?)`
 	selectRecords = `SELECT number, prev, hash, entry FROM audit WHERE number > ? ORDER BY number LIMIT ?`
 	// What is kept goes from the first that is young enough to the end.
-	pruneRecords = `DELETE FROM audit WHERE number <= (SELECT max(number) FROM audit) - ?1
-		AND number < coalesce((SELECT min(number) FROM audit WHERE at >= ?2), (SELECT max(number) FROM audit))`
+	pruneRecords = `DELETE FROM audit WHERE number <= (SELECT max(number) FROM audit) - ?3
+		OR (number <= (SELECT max(number) FROM audit) - ?1
+		AND number < coalesce((SELECT min(number) FROM audit WHERE at >= ?2), (SELECT max(number) FROM audit)))`
 )
 
 // ledger adds to the audit log within a transaction. It reads the last record once.

@@ -161,6 +161,9 @@ func (b *mem) record(entries ...audit.Entry) {
 		}
 		b.log = append(b.log, last.Next(e))
 	}
+	if len(b.log) > auditMost/10 { // a process that runs for long prunes seldom
+		b.log = slices.Delete(b.log, 0, len(b.log)-auditMost/20)
+	}
 }
 
 // Record adds entries.

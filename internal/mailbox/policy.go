@@ -20,9 +20,11 @@ const (
 	brakeSpan = 10 * time.Minute
 	// heldMost bounds what waits for a person in one mesh.
 	heldMost = 100
-	// auditLife and auditLeast are what Prune keeps of the audit log.
+	// auditLife and auditLeast are what Prune keeps of the audit log, auditMost is
+	// the end of it: whoever is refused often does not fill a disk.
 	auditLife  = 90 * 24 * time.Hour
 	auditLeast = 1000
+	auditMost  = 200_000
 )
 
 // judge returns how urgent an incoming message is treated and how far it comes,

@@ -193,7 +193,8 @@ type Trusts interface {
 
 // Log is the mailbox's audit log. Receive, Take, MarkRead, MarkShown and
 // ChangeTrust write into it what they do, in their own transactions. Prune keeps
-// what is younger than 90 days, and the last 1,000 records.
+// what is younger than 90 days, but no more than the last 200,000 records and no less
+// than the last 1,000. A mailbox in memory keeps some 10,000 to 20,000.
 type Log interface {
 	// Record adds entries, in order.
 	Record(ctx context.Context, entries ...audit.Entry) error
