@@ -297,7 +297,8 @@ func (c *Client) incoming(p *wire.Push, o seal.Opened) mailbox.Incoming {
 	return mailbox.Incoming{
 		Mesh: h.Mesh, Recipient: p.To, SenderMember: h.SenderMember, SenderSession: h.SenderSession, SenderName: name,
 		ID: h.ID, Mode: h.Mode, Target: h.Target, Priority: h.Priority, ContentType: o.Content.Type, Text: string(o.Content.Body),
-		Hop: h.Hop, Own: h.SenderMember == c.member.Public(), ReplyTo: h.ReplyTo, Replaces: h.Replaces, Sent: h.Sent, Expires: h.Expires, Received: c.clock(), Seq: h.Seq,
+		Hop: h.Hop, Own: h.SenderMember == c.member.Public(), ReplyTo: h.ReplyTo, Replaces: h.Replaces,
+		Sent: h.Sent, Expires: h.Expires, Received: c.clock(), Seq: h.Seq,
 	}
 }
 

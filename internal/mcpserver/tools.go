@@ -32,7 +32,7 @@ var tools = []*tool{
 		schema: `{"type":"object","properties":{
 			"to":{"anyOf":[{"type":"string"},{"type":"array","items":{"type":"string"},"minItems":1}],"description":"a name (\"bob/api\", \"api\" or \"bob\"), a pubkey of 8 to 64 hex digits, \"@group\", \"*\" for everyone; \"mesh:name\" picks the mesh; several as a list or with commas"},
 			"message":{"type":"string","description":"the text, at most 32 KiB"},
-			"priority":{"type":"string","enum":["now","next","low"],"description":"now: seen at once, even by those who do not want to be disturbed; expires after an hour. next (default): at the next natural moment; wakes who is idle. low: wakes nobody"},
+			"priority":{"type":"string","enum":["now","next","low"],"description":"now: seen at once, even by those who do not want to be disturbed, if their user trusts yours, else as next; expires after an hour. next (default): at the next natural moment; wakes who is idle. low: wakes nobody"},
 			"reply_to":{"type":"string","description":"id of the message that this answers"},
 			"wait_seconds":{"type":"integer","minimum":0,"maximum":110,"description":"wait this long for an answer"}
 		},"required":["to","message"],"additionalProperties":false}`,
