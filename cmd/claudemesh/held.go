@@ -80,7 +80,7 @@ func (a *app) runHeld(ctx context.Context, _ *cli.Command) error {
 	return nil
 }
 
-// takeHeld reads the number and finds the message with its mesh.
+// findHeld reads the number and finds the message.
 func (a *app) findHeld(ctx context.Context, box mailbox.Mailbox, c *cli.Command) (mailbox.Held, error) {
 	none := &failure{code: "not_found", exit: exitNotFound, text: "no held message has that number", hint: "claudemesh held lists them"}
 	number, err := strconv.ParseInt(c.Args().First(), 10, 64)
