@@ -266,6 +266,16 @@ func (m *mesh) blocked(member, sender wire.Key) bool {
 	return on
 }
 
+// blockedBy lists whose messages a member does not take. mesh.mu is held.
+func (m *mesh) blockedBy(member wire.Key) (keys []wire.Key) {
+	for b := range m.blocks {
+		if b.Member == member {
+			keys = append(keys, b.Blocked)
+		}
+	}
+	return keys
+}
+
 // followKick closes connections that another node has kicked.
 func (m *mesh) followKick(ctx context.Context, own []PeerID) error {
 	if err := m.learn(ctx, own); err != nil {

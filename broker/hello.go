@@ -155,7 +155,7 @@ func (m *mesh) join(c *conn, p, own *peer, hadOwn bool, req string) error {
 	ack := &wire.HelloAck{
 		Req: wire.Req{ReqID: req}, Conn: c.id, ServerTime: now.UnixMilli(), Limits: m.b.limits(),
 		MembersVersion: m.version, Generation: m.generation,
-		SpreadMs: spread(m.b.peers.Add(1)).Milliseconds(),
+		SpreadMs: spread(m.b.peers.Add(1)).Milliseconds(), Blocked: m.blockedBy(c.member),
 	}
 	m.conns[c], c.joined = struct{}{}, now
 	var moved []*conn

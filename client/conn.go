@@ -324,6 +324,9 @@ func (c *Client) afterHello(ctx context.Context, k *conn) error {
 		if err := c.showCardIfStale(ctx, k); err != nil {
 			return err
 		}
+		if err := c.tellBlocks(ctx, k); err != nil {
+			return err
+		}
 	}
 	if err := c.rekey(ctx, k); err != nil || c.role == Observer {
 		return err

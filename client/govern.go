@@ -87,6 +87,24 @@ func (c *Client) Block(ctx context.Context, member Key, blocked bool) error {
 	return err
 }
 
+// tellBlocks brings the broker's blocks in line with this machine's: one may have
+// been made, or ended, while the broker was away.
+func (c *Client) tellBlocks(ctx context.Context, k *conn) error {
+	trusts, err := c.box.Trusts(ctx, c.m.MeshID)
+	if err != nil {
+		return err
+	}
+	for _, t := range trusts {
+		if t.Blocked == slices.Contains(k.hello.Blocked, t.Member) {
+			continue
+		}
+		if _, err := k.ask(ctx, &wire.Block{Member: t.Member, Blocked: t.Blocked}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // MaxPause bounds how long a mesh is paused at once.
 const MaxPause = 30 * 24 * time.Hour
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/meshtest"
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
@@ -112,5 +113,29 @@ func TestRemovedSendsNothing(t *testing.T) {
 	}
 	if _, err := alice.Remove(t.Context(), bm.MemberKey(), trust.ReasonRemoved); !errors.Is(err, client.ErrGone) {
 		t.Errorf("removed twice: %v", err)
+	}
+}
+
+// A block that was made, or ended, while the broker was away is told to it later.
+func TestBlockIsToldLater(t *testing.T) {
+	w, alice, bob, am, bm := pair(t)
+	box, cm := w.Mailbox(), w.Join(alice, "member", "carol")
+	for _, blocked := range []bool{true, false} {
+		_, err := box.ChangeTrust(t.Context(), am.MeshID, bm.MemberKey(), 1, func(v *mailbox.Trust) error { v.Blocked = blocked; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		carol := w.Dial(cm, "shop", withBox(box))
+		meshtest.Eventually(t, "the broker knows", func() bool { // with carol away only it can refuse
+			s, err := bob.Send(t.Context(), client.Message{To: []string{"carol"}, Text: "hello"})
+			return err == nil && (s.Targets[0].State == client.Bounced) == blocked
+		})
+		if err := carol.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := bob.Send(t.Context(), client.Message{To: []string{"carol"}, Text: "hello"})
+		if err != nil || (s.Targets[0].Code == wire.CodeBlocked) != blocked {
+			t.Errorf("blocked %v: %+v, %v", blocked, s, err)
+		}
 	}
 }

@@ -123,6 +123,8 @@ func (c *call) meshNames() (names []string) {
 func explainFault(f *client.Fault) *failure {
 	out := &failure{Code: string(f.Code), Message: safe(f), Hint: "Trying again will not help; tell your user what it says."}
 	switch {
+	case f.Code == wire.CodeWrongBroker || f.Code == wire.CodeWrongOwner:
+		out.Hint = "Nothing goes over this mesh any more, and nothing you can do changes that. Tell your user, who alone can look into it: claudemesh verify"
 	case f.Code == wire.CodeTooManyHops:
 		out.Hint = "You and other agents have answered each other long enough: tell your user what it is about, and stop."
 	case f.Code == wire.CodePaused:

@@ -107,7 +107,8 @@ type Limits struct {
 
 // HelloAck says that the connection is registered. ServerTime is Unix ms;
 // Pending counts the deliveries that wait for this connection's keys; SpreadMs is
-// as in Spread.
+// as in Spread. Blocked are the members whose messages the broker does not take for
+// this one.
 type HelloAck struct {
 	Req
 	Conn           string `json:"conn"`
@@ -117,6 +118,7 @@ type HelloAck struct {
 	MembersVersion int64  `json:"membersVersion"`
 	Generation     uint64 `json:"generation"`
 	SpreadMs       int64  `json:"spreadMs,omitzero"`
+	Blocked        []Key  `json:"blocked,omitempty"`
 }
 
 // Spread says over how many ms this broker's clients should spread when they

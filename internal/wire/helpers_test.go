@@ -95,7 +95,7 @@ func examples() []Frame {
 	return []Frame{
 		&Challenge{Version, nonce(1), key(9), sig(9)},
 		&Hello{req, Version, RoleSession, id(1), key(2), key(1), nonce(1), att, &card, sig(3)},
-		&HelloAck{req, "c1", 1760000000000, Limits{MaxMessageBytes, 40000, MaxWraps, 64, 2592000000}, 3, 12, 2, 12500},
+		&HelloAck{req, "c1", 1760000000000, Limits{MaxMessageBytes, 40000, MaxWraps, 64, 2592000000}, 3, 12, 2, 12500, []Key{key(3)}},
 		&Send{req, id(1), ModeGroup, key(3), key(4), PriorityNext, 1760000000004, blob(8), blob(20), []Wrap{{key(5), blob(7)}, {key(6), blob(7)}}},
 		&Ack{req, id(1), true, true, []Recipient{{key(5), true, StateDelivered, CodeExpired}}, []Skipped{{key(6), CodeQueueFull}}},
 		&Push{17, id(1), ModeGroup, key(1), key(2), key(3), PriorityNow, 1760000000005, blob(8), blob(20), blob(7), 1760000000006, 12},
