@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/render"
 	"github.com/claudemesh/claudemesh/internal/trust"
 )
@@ -42,11 +43,14 @@ func (a *app) removeCommand() *cli.Command {
 			"listed, to be made again.",
 		example: "claudemesh members remove carol --reason lost --yes",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "reason", Usage: "the `REASON` that the others are told: " + reasons, Value: trust.ReasonRemoved}, yesFlag(),
+			&cli.StringFlag{Name: "reason", Usage: "the `REASON`; the others are told one of " + reasons + ", other words stay in your audit log", Value: trust.ReasonRemoved}, yesFlag(),
 		},
 		run: a.runRemove,
 	})
 }
+
+// maxReason bounds a reason in words of one's own.
+const maxReason = 200
 
 // othersReasons are those for which one removes another.
 func othersReasons() []string {
@@ -118,9 +122,11 @@ func ofMember(m client.Member, err error) error {
 }
 
 func (a *app) runRemove(ctx context.Context, c *cli.Command) error {
-	reason := c.String("reason")
-	if !slices.Contains(othersReasons(), reason) {
-		return usagef("--reason is one of %s, not %q", strings.Join(othersReasons(), ", "), reason).hinted("--reason " + trust.ReasonLost)
+	reason, told := c.String("reason"), trust.ReasonRemoved
+	if slices.Contains(othersReasons(), reason) {
+		told = reason
+	} else if len(reason) > maxReason {
+		return usagef("--reason has at most %d bytes", maxReason).hinted("--reason " + trust.ReasonLost)
 	}
 	s, cl, m, err := a.otherMember(ctx, c)
 	if err != nil {
@@ -130,9 +136,17 @@ func (a *app) runRemove(ctx context.Context, c *cli.Command) error {
 	if err := a.sure(ctx, c.Bool("yes"), fmt.Sprintf("Remove %s (%s) from %s?", m.Name, keyPrint(m.Key), cl.Mesh())); err != nil {
 		return err
 	}
-	voided, err := cl.Remove(ctx, m.Key, reason)
+	voided, err := cl.Remove(ctx, m.Key, told)
 	if err != nil {
 		return ofMember(m, err)
+	}
+	if reason != told {
+		err := s.box.Record(ctx, audit.Entry{
+			At: time.Now().UnixMilli(), Event: audit.Removed, Mesh: cl.MeshID(), Member: m.Key, Code: told, Note: reason,
+		})
+		if err != nil {
+			return err
+		}
 	}
 	ids := []string{}
 	for _, id := range voided {
