@@ -35,10 +35,11 @@ func (a *app) grantCommand() *cli.Command {
 	c := command(spec{
 		name: "grant", usage: "show or set what a member's messages may do here", args: "NAME|KEY [LEVEL|GRANTS]", min: 1, max: 2,
 		about: "LEVEL is quarantine (nothing enters an agent by itself), normal (the default) or trusted. GRANTS is\n" +
-			"some of dm, broadcast, now and wake, with commas, or none. Without dm or broadcast such messages are\n" +
-			"refused; without now a message of priority now counts as next; without wake it wakes nobody.\n" +
+			"some of dm, broadcast, now and wake, with commas, or none; +now adds one, no-wake takes one away.\n" +
+			"Without dm or broadcast such messages are refused; without now a message of priority now counts as\n" +
+			"next; without wake it wakes nobody.\n" +
 			"It holds on this machine, for the member's key, at once, in sessions that run too.",
-		example: "claudemesh grant bob trusted\nclaudemesh grant carol dm\nclaudemesh grant bob",
+		example: "claudemesh grant bob trusted\nclaudemesh grant carol +now,no-wake\nclaudemesh grant bob",
 		run:     a.runGrant,
 	})
 	c.ShellComplete = func(ctx context.Context, c *cli.Command) {
@@ -125,7 +126,7 @@ func (a *app) setBlock(ctx context.Context, c *cli.Command, on bool) error {
 }
 
 func (a *app) runGrant(ctx context.Context, c *cli.Command) error {
-	level, grants, err := parseGrant(c.Args().Get(1))
+	grant, err := parseGrant(c.Args().Get(1))
 	if err != nil {
 		return err
 	}
@@ -135,14 +136,8 @@ func (a *app) runGrant(ctx context.Context, c *cli.Command) error {
 	}
 	defer s.end(ctx)
 	t, err := s.box.Trust(ctx, cl.MeshID(), m.Key)
-	if err == nil && c.Args().Len() > 1 {
-		t, err = s.box.ChangeTrust(ctx, cl.MeshID(), m.Key, time.Now().UnixMilli(), func(t *mailbox.Trust) error {
-			if level != "" {
-				t.Level = level
-			}
-			t.Grants = grants
-			return nil
-		})
+	if err == nil && grant != nil {
+		t, err = s.box.ChangeTrust(ctx, cl.MeshID(), m.Key, time.Now().UnixMilli(), func(t *mailbox.Trust) error { grant(t); return nil })
 	}
 	if err != nil {
 		return err
@@ -152,6 +147,9 @@ func (a *app) runGrant(ctx context.Context, c *cli.Command) error {
 		return nil
 	}
 	a.printf("%s: %s\n", m.Name, describeTrust(t))
+	if said := unheard(t); said != "" {
+		a.note("%s: %s", m.Name, said)
+	}
 	return nil
 }
 
@@ -180,26 +178,58 @@ func levelNames() (names []string) {
 	return names
 }
 
-// parseGrant reads a level, or a list of grants; level is "" for a list.
-func parseGrant(text string) (level mailbox.Level, grants []mailbox.Grant, err error) {
-	if text == "" {
-		return "", nil, nil
+// parseGrant reads a level, or a list of grants: those that there are to be, or
+// changes of those there are. It returns what it makes of what is known; nil for "".
+func parseGrant(text string) (func(*mailbox.Trust), error) {
+	switch level := mailbox.Level(text); {
+	case text == "":
+		return nil, nil
+	case slices.Contains(mailbox.Levels, level):
+		return func(t *mailbox.Trust) { t.Level, t.Grants = level, nil }, nil
+	case text == "none":
+		return func(t *mailbox.Trust) { t.Level, t.Grants = mailbox.Normal, []mailbox.Grant{} }, nil
 	}
-	if level = mailbox.Level(text); slices.Contains(mailbox.Levels, level) {
-		return level, nil, nil
-	}
-	grants = []mailbox.Grant{}
-	if text == "none" {
-		return "", grants, nil
-	}
-	for g := range strings.SplitSeq(text, ",") {
-		grant := mailbox.Grant(strings.TrimSpace(g))
-		if !slices.Contains(mailbox.AllGrants, grant) {
-			return "", nil, usagef("%q is neither a level nor a grant", g).hinted("one of: " + strings.Join(levelNames(), ", ") + "; or some of dm,broadcast,now,wake; or none")
+	var plain, more, less []mailbox.Grant
+	for word := range strings.SplitSeq(text, ",") {
+		word = strings.TrimSpace(word)
+		list := &plain
+		if rest, ok := strings.CutPrefix(word, "+"); ok {
+			list, word = &more, rest
+		} else if rest, ok := strings.CutPrefix(word, "no-"); ok {
+			list, word = &less, rest
 		}
-		if !slices.Contains(grants, grant) {
-			grants = append(grants, grant)
+		if !slices.Contains(mailbox.AllGrants, mailbox.Grant(word)) {
+			return nil, usagef("%q is neither a level nor a grant", word).
+				hinted("one of: " + strings.Join(levelNames(), ", ") + "; or some of dm,broadcast,now,wake; or +now, no-wake and the like; or none")
 		}
+		*list = append(*list, mailbox.Grant(word))
 	}
-	return "", grants, nil
+	if len(plain) > 0 && len(more)+len(less) > 0 {
+		return nil, usagef("%q says both what there is to be and what changes", text).hinted("+now,no-wake changes two; dm,now sets them all")
+	}
+	return func(t *mailbox.Trust) {
+		next := append(slices.Clone(plain), more...)
+		if len(plain) == 0 {
+			next = append(next, t.Grants...)
+		}
+		next = slices.DeleteFunc(next, func(g mailbox.Grant) bool { return slices.Contains(less, g) })
+		t.Level, t.Grants = mailbox.Normal, next
+		if !slices.ContainsFunc(mailbox.AllGrants, func(g mailbox.Grant) bool { return !slices.Contains(next, g) }) {
+			t.Level = mailbox.Trusted
+		}
+	}, nil
+}
+
+// unheard says which kinds of messages are refused now.
+func unheard(t mailbox.Trust) string {
+	dm, broadcast := t.May(mailbox.GrantDM), t.May(mailbox.GrantBroadcast)
+	switch {
+	case !dm && !broadcast:
+		return "all its messages are refused here"
+	case !dm:
+		return "its direct messages are refused here"
+	case !broadcast && t.Level != mailbox.Quarantine:
+		return "its messages to groups and to all are refused here"
+	}
+	return ""
 }
