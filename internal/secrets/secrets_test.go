@@ -69,7 +69,7 @@ var positives = []struct {
 	{"sk-" + draw(48, alnum), secrets.OpenAIKey},
 	{"sk-" + "proj-" + draw(64, urlsafe), secrets.OpenAIKey},
 	{"sk-" + "svcacct-" + draw(64, urlsafe), secrets.OpenAIKey},
-	{"//registry.npmjs.org/:_authToken=np" + "m_" + draw(36, alnum), secrets.NPMToken},
+	{"//packages.example/:_authToken=np" + "m_" + draw(36, alnum), secrets.NPMToken},
 	{"py" + "pi-AgEIcHlwaS5vcmc" + draw(60, urlsafe), secrets.PyPIToken},
 	{"SG" + "." + draw(22, urlsafe) + "." + draw(43, urlsafe), secrets.SendGridKey},
 	{"SK" + draw(32, hexDigits), secrets.TwilioKey},
