@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/seal"
 	"github.com/claudemesh/claudemesh/internal/secrets"
@@ -63,6 +64,7 @@ func (c *Client) brake(ctx context.Context, m *Message, to []resolved) (hop uint
 	if err != nil {
 		return 0, err
 	}
+	c.note(ctx, audit.Entry{Event: audit.Held, Member: c.member.Public(), Note: reason})
 	return 0, &HeldError{number, reason}
 }
 

@@ -168,9 +168,6 @@ func (c *Client) PausedUntil() time.Time {
 	return time.Time{}
 }
 
-// Fingerprint names the mesh's owner key: the mesh id, in groups of four.
-func (c *Client) Fingerprint() string { return fingerprint(c.m.MeshID) }
-
 // RemovedError says that this member was removed from its mesh.
 type RemovedError struct {
 	Mesh string

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/claudemesh/claudemesh/client"
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/mailbox"
 	"github.com/claudemesh/claudemesh/internal/render"
 )
@@ -110,7 +111,7 @@ func (a *app) runHeldDrop(ctx context.Context, c *cli.Command) (err error) {
 	defer func() { err = errors.Join(err, box.Close()) }()
 	h, err := a.findHeld(ctx, box, c)
 	if err == nil {
-		_, err = box.TakeHeld(ctx, h.Number)
+		err = letGo(ctx, box, h, audit.Discarded, client.ID{})
 	}
 	if err != nil {
 		return err
@@ -144,16 +145,15 @@ func (a *app) runHeldSend(ctx context.Context, c *cli.Command) error {
 	if err := a.sure(ctx, c.Bool("yes"), "Send it to "+render.Line(strings.Join(h.To, ", "))+"?"); err != nil {
 		return err
 	}
-	if _, err := s.box.TakeHeld(ctx, h.Number); err != nil {
-		return err
-	}
 	sent, err := s.clients[i].Send(ctx, client.Message{
 		To: h.To, Text: h.Text, Priority: h.Priority, ReplyTo: h.ReplyTo, Hop: h.Hop,
 		Expires: time.Duration(h.Expires) * time.Millisecond, Looked: true,
 	})
-	if err != nil {
-		_, again := s.box.Hold(context.WithoutCancel(ctx), h)
-		return errors.Join(err, again)
+	if err != nil { // it is held still
+		return err
+	}
+	if err := letGo(context.WithoutCancel(ctx), s.box, h, audit.Released, sent.ID); err != nil {
+		return err
 	}
 	if a.json {
 		a.showReply(sent, nil, 0)
@@ -161,6 +161,14 @@ func (a *app) runHeldSend(ctx context.Context, c *cli.Command) error {
 		a.showSent(sent)
 	}
 	return refusedOf(sent)
+}
+
+// letGo forgets a held message and notes what became of it.
+func letGo(ctx context.Context, box mailbox.Mailbox, h mailbox.Held, event audit.Event, id client.ID) error {
+	if _, err := box.TakeHeld(ctx, h.Number); err != nil && !errors.Is(err, mailbox.ErrNotFound) { // somebody else was quicker
+		return err
+	}
+	return box.Record(ctx, audit.Entry{At: time.Now().UnixMilli(), Event: event, Mesh: h.Mesh, Message: id})
 }
 
 func indexOfMesh(meshes []client.Membership, id client.ID) int {

@@ -14,7 +14,6 @@ import (
 	"github.com/claudemesh/claudemesh/internal/profile"
 	"github.com/claudemesh/claudemesh/internal/qrcode"
 	"github.com/claudemesh/claudemesh/internal/safety"
-	"github.com/claudemesh/claudemesh/internal/words"
 )
 
 func (a *app) verifyCommand() *cli.Command {
@@ -62,7 +61,7 @@ func anchorsOf(m client.Membership) anchors {
 
 func verifiedOf(own client.Membership, m client.Member, t mailbox.Trust) verified {
 	number := safety.Number(own.MeshID, own.MemberKey(), m.Key)
-	return verified{m.Name, m.Key.String(), number, safety.Words(number, words.From), t.Verified > 0, stampMs(t.Verified)}
+	return verified{m.Name, m.Key.String(), number, safety.Words(number), t.Verified > 0, stampMs(t.Verified)}
 }
 
 func (a *app) runVerify(ctx context.Context, c *cli.Command) error {

@@ -10,12 +10,14 @@ import (
 
 	"github.com/claudemesh/claudemesh/internal/trust"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/internal/words"
 )
 
 const (
 	rounds = 5200 // a search for keys with a number like another's pays for each
 	groups = 6    // of five digits, for each side
-	words  = 6    // of 11 bits
+
+	wordCount = 6 // of 11 bits
 )
 
 // Number is the safety number of two members of a mesh: 60 digits, the same
@@ -51,9 +53,8 @@ func Groups(number string) (cut []string) {
 	return append(cut, number)
 }
 
-// Words are six words for a number, to read aloud: spell makes n words of the
-// first n*11 bits of its SHA-256.
-func Words(number string, spell func(bits []byte, n int) []string) []string {
+// Words are six words for a number, to read aloud: the first 66 bits of its SHA-256.
+func Words(number string) []string {
 	sum := sha256.Sum256([]byte(number))
-	return spell(sum[:], words)
+	return words.From(sum[:], wordCount)
 }

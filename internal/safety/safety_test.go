@@ -2,13 +2,13 @@ package safety_test
 
 import (
 	"encoding/hex"
-	"math/big"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/claudemesh/claudemesh/internal/safety"
 	"github.com/claudemesh/claudemesh/internal/wire"
+	"github.com/claudemesh/claudemesh/internal/words"
 )
 
 // The vectors are what this prints for them (Python, hashlib and struct alone):
@@ -58,7 +58,7 @@ func TestVectors(t *testing.T) {
 		if mesh[15]++; safety.Number(mesh, a, b) == v.number {
 			t.Error("another mesh has the same number")
 		}
-		if got := safety.Words(v.number, indices); !slices.Equal(got, indicesOf(v.indices)) {
+		if got := safety.Words(v.number); !slices.Equal(got, spelled(v.indices)) {
 			t.Errorf("words %s, want %v", got, v.indices)
 		}
 		groups := safety.Groups(v.number)
@@ -68,21 +68,10 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// indices spells each 11 bits as their number.
-func indices(bits []byte, n int) []string {
-	x := new(big.Int).SetBytes(bits)
-	x.Rsh(x, uint(8*len(bits)-11*n))
-	var out []int
-	for i := range n {
-		y := new(big.Int).Rsh(x, uint(11*(n-1-i)))
-		out = append(out, int(y.Uint64()&2047))
-	}
-	return indicesOf(out)
-}
-
-func indicesOf(list []int) (out []string) {
-	for _, i := range list {
-		out = append(out, big.NewInt(int64(i)).String())
+// spelled is the words of indices of 11 bits.
+func spelled(indices []int) (out []string) {
+	for _, i := range indices {
+		out = append(out, words.From([]byte{byte(i >> 3), byte(i << 5)}, 1)...)
 	}
 	return out
 }
