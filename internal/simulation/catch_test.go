@@ -113,7 +113,7 @@ func (s backward) Queued(ctx context.Context, recipient broker.PeerID, after bro
 	return page, more, err
 }
 
-// hasty settles every fiftieth message as it comes.
+// hasty settles every fifth message as it comes.
 type hasty struct {
 	broker.Store
 	n atomic.Int64
@@ -121,7 +121,7 @@ type hasty struct {
 
 func (s *hasty) Accept(m *broker.Message, done func(broker.Accepted, error)) int64 {
 	first := s.Store.Accept(m, done)
-	if s.n.Add(1)%50 == 49 {
+	if s.n.Add(1)%5 == 4 {
 		for i, to := range m.Deliveries {
 			d := m.Delivery(i, first)
 			end := d.Settlement(m.Mesh, to.Recipient)
