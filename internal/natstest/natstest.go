@@ -3,8 +3,10 @@
 package natstest
 
 import (
+	"fmt"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,10 +54,12 @@ func (s *Server) Start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	var why reason
+	srv.SetLogger(&why, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(30 * time.Second) {
 		srv.Shutdown()
-		s.t.Fatal("the NATS server does not start")
+		s.t.Fatalf("the NATS server does not start: %v", why.last.Load())
 	}
 	s.srv = srv
 }
@@ -68,3 +72,13 @@ func (s *Server) Stop() {
 		s.srv = nil
 	}
 }
+
+// reason is a logger that keeps what last went wrong.
+type reason struct{ last atomic.Value }
+
+func (r *reason) Fatalf(format string, v ...any) { r.last.Store(fmt.Sprintf(format, v...)) }
+func (r *reason) Errorf(format string, v ...any) { r.last.Store(fmt.Sprintf(format, v...)) }
+func (r *reason) Noticef(string, ...any)         {}
+func (r *reason) Warnf(string, ...any)           {}
+func (r *reason) Debugf(string, ...any)          {}
+func (r *reason) Tracef(string, ...any)          {}
