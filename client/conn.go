@@ -12,6 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/claudemesh/claudemesh/internal/audit"
 	"github.com/claudemesh/claudemesh/internal/wire"
 )
 
@@ -55,6 +56,7 @@ func (c *Client) run() {
 		final := isFinal(err)
 		if isRemoval(err) {
 			err = &RemovedError{c.m.Mesh, err}
+			c.note(c.ctx, audit.Entry{Event: audit.Removed, Member: c.member.Public(), Note: "told by the broker"})
 		}
 		c.setState(State{Err: err, Final: final})
 		if final {
