@@ -12,7 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/claudemesh/claudemesh/internal/meshtest"
+	"github.com/claudemesh/claudemesh/internal/addrtest"
 )
 
 // Server is a NATS server of a test.
@@ -28,7 +28,7 @@ type Server struct {
 // New starts a server that ends with the test; edit changes its options, nil leaves them.
 func New(t testing.TB, edit func(*server.Options)) *Server {
 	t.Helper()
-	addr := meshtest.LoopbackAddr()
+	addr := addrtest.New()
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +49,9 @@ func New(t testing.TB, edit func(*server.Options)) *Server {
 // Start starts it again.
 func (s *Server) Start() {
 	s.t.Helper()
+	if !addrtest.Vacant(s.Addr) {
+		s.t.Fatalf("something else listens at %s", s.Addr)
+	}
 	opts := s.opts
 	srv, err := server.NewServer(&opts)
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/claudemesh/claudemesh/internal/addrtest"
 )
 
 // Mode is how a server is stopped.
@@ -77,14 +79,7 @@ func newServer(bin string, opts Options) (*Server, error) {
 		return nil, errors.Join(err, s.destroy())
 	}
 	if opts.TCP {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, errors.Join(err, s.destroy())
-		}
-		s.Addr = l.Addr().String()
-		if err := l.Close(); err != nil {
-			return nil, errors.Join(err, s.destroy())
-		}
+		s.Addr = addrtest.New()
 	}
 	return s, nil
 }
