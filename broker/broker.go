@@ -46,9 +46,9 @@ type Broker struct {
 	gate    *gate
 	cluster *cluster // nil: the store is this broker's alone
 
-	ctx    context.Context // ends when Shutdown has closed the connections
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // every goroutine of the broker
+	ctx      context.Context // ends when Shutdown has closed the connections
+	cancel   context.CancelFunc
+	routines routines // every goroutine of the broker
 
 	stopping atomic.Bool
 	diskFull atomic.Bool
@@ -83,11 +83,11 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		b.cluster = newCluster(b)
 		if err := b.cluster.begin(ctx); err != nil {
 			b.cancel()
-			b.wg.Wait()
+			b.routines.wait()
 			return nil, err
 		}
 	}
-	b.wg.Go(b.janitor)
+	b.routines.run(b.janitor)
 	return b, nil
 }
 
@@ -201,12 +201,14 @@ func (b *Broker) connections() []*conn {
 // away), and waits for everything to end or for ctx. What was accepted is in
 // the store's hands: close the store afterwards.
 func (b *Broker) Shutdown(ctx context.Context) error {
-	b.stopping.Store(true)
+	b.mu.Lock()
+	b.stopping.Store(true) // from here on none is added
+	b.mu.Unlock()
 	for _, c := range b.connections() {
-		b.wg.Go(func() { c.close(wire.CloseGoingAway) })
+		b.routines.run(func() { c.close(wire.CloseGoingAway) })
 	}
 	done := make(chan struct{})
-	go func() { b.waitConns(ctx, nil); b.cluster.resign(ctx); b.cancel(); b.wg.Wait(); close(done) }()
+	go func() { b.waitConns(ctx, nil); b.cluster.resign(ctx); b.cancel(); b.routines.wait(); close(done) }()
 	select {
 	case <-done:
 		return nil

@@ -69,15 +69,15 @@ func newCluster(b *Broker) *cluster {
 // context.
 func (c *cluster) begin(ctx context.Context) error {
 	if c.cfg.Bus != nil {
-		c.cfg.Bus.Listen(c.b.ctx, c.cfg.Node, c.hints.got, c.lookSoon)
+		c.cfg.Bus.Listen(c.b.ctx, c.cfg.Node, c.hints.got, c.catchUp)
 	}
 	if err := c.enlist(ctx); err != nil {
 		return err
 	}
-	c.b.wg.Go(c.keep)
-	c.b.wg.Go(c.poll)
-	c.b.wg.Go(c.hints.send)
-	c.b.wg.Go(c.hints.follow)
+	c.b.routines.run(c.keep)
+	c.b.routines.run(c.poll)
+	c.b.routines.run(c.hints.send)
+	c.b.routines.run(c.hints.follow)
 	return nil
 }
 
@@ -203,6 +203,11 @@ func (c *cluster) met(nodes []Node) {
 	}
 	standing := maps.Clone(c.nodes)
 	c.mu.Unlock()
+	for name, epoch := range standing {
+		if before[name] != epoch { // what changed here since it came, nobody has told it
+			c.hints.tell(name, hintNodes, wire.ID{})
+		}
+	}
 	for name, epoch := range before {
 		if standing[name] != epoch {
 			c.b.log.Info("node gone", "node", name, "epoch", epoch)
@@ -291,6 +296,13 @@ func (c *cluster) lookSoon() {
 	if c != nil {
 		poke(c.look)
 	}
+}
+
+// catchUp has the store asked who is there and what is new: hints were lost, or
+// a node has come.
+func (c *cluster) catchUp() {
+	poke(c.beat)
+	poke(c.look)
 }
 
 // poke wakes whoever waits for a channel of one.

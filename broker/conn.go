@@ -106,19 +106,28 @@ func (b *Broker) handleWS(w http.ResponseWriter, r *http.Request) {
 	}
 	c.ws, c.socket = ws, h.socket
 	alive()
-	b.mu.Lock()
-	b.conns[c] = struct{}{}
-	b.wg.Add(1)
-	late := b.stopping.Load() // Shutdown may not have seen this one
-	b.mu.Unlock()
-	if late {
-		c.closeSoon(wire.CloseGoingAway)
+	if !b.add(c) { // Shutdown has begun since
+		c.dismissStranger(wire.CloseGoingAway)
+		c.cancel()
+		b.gate.leave(address)
+		return
 	}
 	if c.welcome() {
 		go c.serve()
 	} else {
 		c.end()
 	}
+}
+
+// add makes the connection one of the broker's, unless it is stopping.
+func (b *Broker) add(c *conn) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopping.Load() || !b.routines.begin() {
+		return false
+	}
+	b.conns[c] = struct{}{}
+	return true
 }
 
 // welcome runs the handshake.
@@ -138,7 +147,7 @@ func (c *conn) end() {
 	c.b.mu.Lock()
 	delete(c.b.conns, c)
 	c.b.mu.Unlock()
-	c.b.wg.Done()
+	c.b.routines.end()
 }
 
 // serve reads until the connection ends.
@@ -183,10 +192,14 @@ func (c *conn) refuse(req string, err error) {
 		cancel()
 	}
 	c.b.log.Info("hello refused", "code", f.Code, "conn", c.id)
-	// A stranger is not waited for long. Nobody reads: the context cuts nothing.
-	stop := time.AfterFunc(time.Second, func() { _ = c.socket.Close() })
+	c.dismissStranger(code)
+}
+
+// dismissStranger closes a connection before its hello was taken: it is not waited for long.
+func (c *conn) dismissStranger(code wire.CloseCode) {
+	stop := time.AfterFunc(time.Second, func() { _ = c.socket.Close() }) // nobody reads: the context cuts nothing
+	defer stop.Stop()
 	_ = c.ws.Close(closeStatus(code), code.Info().Reason)
-	stop.Stop()
 }
 
 // hijacked keeps the socket of a WebSocket.
@@ -230,7 +243,7 @@ func (c *conn) dismiss(code wire.CloseCode, asking *conn) {
 }
 
 // closeSoon is close for callers that may not wait for the peer.
-func (c *conn) closeSoon(code wire.CloseCode) { c.b.wg.Go(func() { c.close(code) }) }
+func (c *conn) closeSoon(code wire.CloseCode) { c.b.routines.run(func() { c.close(code) }) }
 
 // read handles messages in order until the connection ends.
 func (c *conn) read() {
@@ -319,6 +332,6 @@ func (c *conn) send(f wire.Frame) {
 		return
 	}
 	if !c.out.Put(raw) && !c.closed.Load() {
-		c.b.wg.Go(c.cut)
+		c.b.routines.run(c.cut)
 	}
 }

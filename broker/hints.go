@@ -29,7 +29,7 @@ const (
 	hintYield   hintKind = "y" // a person waits elsewhere for a member's own mailbox
 	hintMoved   hintKind = "t" // sessions have connected elsewhere, for good
 	hintKick    hintKind = "k" // members, by their own mailboxes, were kicked
-	hintNodes   hintKind = "g" // a node has come or gone
+	hintNodes   hintKind = "g" // a node has come or gone: look who is there, and what is new
 )
 
 // hintKey is what hints are gathered by.
@@ -175,7 +175,7 @@ func (h *hints) got(payload []byte) {
 	for _, one := range list {
 		switch one.Kind {
 		case hintNodes:
-			poke(h.c.beat)
+			h.c.catchUp()
 		case hintQueue:
 			if m := h.c.b.loadedMesh(one.Mesh); m != nil {
 				m.hintedQueue(one.Numbers)

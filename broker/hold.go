@@ -275,6 +275,6 @@ func (m *mesh) tend(now time.Time) {
 	}
 	if slices.Sort(sync); len(sync) > 0 {
 		sync = slices.Compact(sync)
-		m.b.wg.Go(func() { m.syncOrLater(sync) })
+		m.b.routines.run(func() { m.syncOrLater(sync) })
 	}
 }

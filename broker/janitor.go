@@ -56,10 +56,10 @@ func (b *Broker) watch(now time.Time) {
 		stuck := c.writing.Load()
 		switch {
 		case quiet > l.GoneAfter, stuck != 0 && time.Duration(ms-stuck)*time.Millisecond > l.WriteTimeout:
-			b.wg.Go(c.cut)
+			b.routines.run(c.cut)
 		case quiet >= l.PingEvery && ms-c.lastPing.Load() >= l.PingEvery.Milliseconds():
 			c.lastPing.Store(ms)
-			b.wg.Go(func() { c.ping() })
+			b.routines.run(func() { c.ping() })
 		}
 	}
 }

@@ -153,6 +153,9 @@ func (m *mesh) committed(c *conn, msg *Message, first *int64, a Accepted, stored
 			p.ends(*first + int64(i))
 		}
 		number := a.First + int64(i)
+		if stored && p.conn == nil && m.b.cluster != nil {
+			p.strays = m.b.cfg.Now().UnixMilli()
+		}
 		switch {
 		case a.Duplicate && m.b.cluster != nil: // another node may have stored it, and its hint be on its way
 			p.rewind()
@@ -239,7 +242,7 @@ func (m *mesh) pump(c *conn) {
 		if p.phase == behind && p.low() && c.out.Roomy() && !m.elsewhere(p) {
 			p.phase, p.again = reading, false
 			turn := p.turn
-			m.b.wg.Go(func() { m.fill(p, turn) })
+			m.b.routines.run(func() { m.fill(p, turn) })
 		}
 	}
 }

@@ -59,12 +59,15 @@ func (m *mesh) heard(n News, found []Located, outcomes []Outcome) error {
 		m.located(l)
 	}
 	conns := map[*conn]bool{}
-	var ids []PeerID
+	var ids, doubtful []PeerID
 	for _, p := range m.peers {
-		if h := n.Holders[p.id]; h.Epoch != 0 || p.since < n.Knows {
+		switch h := n.Holders[p.id]; {
+		case h.Epoch != 0 || p.since < n.Knows:
 			if m.setHolder(p, h); h.Epoch == 0 {
 				p.row = Hold{}
 			}
+		case p.holder.Epoch != 0: // it was let go, or taken since the news were read
+			doubtful = append(doubtful, p.id)
 		}
 		ids = append(ids, p.id)
 		if p.conn == nil || !n.Waiting[p.id] {
@@ -82,6 +85,11 @@ func (m *mesh) heard(n News, found []Located, outcomes []Outcome) error {
 	}
 	if stale {
 		if err := m.refresh(m.b.ctx); err != nil {
+			return err
+		}
+	}
+	if len(doubtful) > 0 {
+		if err := m.learn(m.b.ctx, doubtful); err != nil {
 			return err
 		}
 	}

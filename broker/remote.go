@@ -20,7 +20,12 @@ type remote struct {
 	since  int64     // of the holder, or the row: what is older is not believed
 	lostAt time.Time // when another node was found to have taken it from a connection here
 	yields time.Time // until when it is left to a person at another node
+	strays int64     // Unix ms of the last message that was stored here and is not pushed here
 }
+
+// straysFor is how long a node may take to hear who holds a mailbox: beyond it, what
+// strayed was found by whoever took the mailbox.
+const straysFor = 10 * time.Second
 
 // remoteHolder is the other node that holds a peer's mailbox; zero without one, or a peer.
 func (p *peer) remoteHolder() Holder {
@@ -219,13 +224,17 @@ func (m *mesh) setHolder(p *peer, h Holder) {
 	case h.Epoch == 0: // or it has come to this node since: the row stays
 		p.holder = Holder{}
 	default:
-		p.row, p.holder, p.since = Hold{}, h, h.Since
-		p.grace = time.Time{}
-		if p.conn != nil { // it pushes there now, also what came here meanwhile
+		served := p.conn != nil
+		if served {
 			p.serve(nil)
 			p.lostAt = now
+		}
+		// It pushes there now, also what came here meanwhile: of that, nobody has told it.
+		if served || h.Since != p.holder.Since && now.UnixMilli()-p.strays < straysFor.Milliseconds() {
 			m.b.cluster.hints.tell(h.Name, hintQueue, m.id, int64(p.id), 0, 0)
 		}
+		p.row, p.holder, p.since = Hold{}, h, h.Since
+		p.grace = time.Time{}
 	}
 	switch after := m.describe(p, now).Online; {
 	case after && !before:
@@ -248,7 +257,7 @@ func (m *mesh) nodeGone(epoch int64) {
 	}
 	m.mu.Unlock()
 	if len(ids) > 0 {
-		m.b.wg.Go(func() { m.syncOrLater(ids) })
+		m.b.routines.run(func() { m.syncOrLater(ids) })
 	}
 }
 

@@ -80,7 +80,7 @@ func (c *conn) accept(req string, msg *Message, sender *peer, skipped []wire.Ski
 			m.mu.Lock()
 			_ = sender.putOff(lane{}, msg.ID, wire.CodeStaleMembers, m.b.cfg.Now())
 			m.mu.Unlock()
-			m.b.wg.Go(func() { _ = m.refresh(m.b.ctx) }) // the next hello or poll tries again
+			m.b.routines.run(func() { _ = m.refresh(m.b.ctx) }) // the next hello or poll tries again
 		}
 		defer m.committed(c, msg, &first, a, stored)
 		if err != nil {

@@ -2,6 +2,8 @@ package broker_test
 
 import (
 	"context"
+	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,5 +157,33 @@ func TestShutdown(t *testing.T) {
 	again := bob.again(deaf)
 	for _, id := range ids {
 		again.ackPush(want(again, byID(id)))
+	}
+}
+
+// Those that connect while the broker stops are told so, and none outlives it.
+func TestShutdownWhileConnecting(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		w := newWorld(t, nil)
+		w.down = true
+		var wg sync.WaitGroup
+		came := make(chan bool, 8)
+		for range cap(came) {
+			wg.Go(func() {
+				ws, answer, err := websocket.Dial(t.Context(), w.URL, nil)
+				came <- true
+				for err == nil { // the challenge, then the end
+					_, _, err = ws.Read(t.Context())
+				}
+				if code := websocket.CloseStatus(err); code != websocket.StatusGoingAway && (answer == nil || answer.StatusCode != http.StatusServiceUnavailable) {
+					t.Errorf("%v, close code %d", err, code)
+				}
+			})
+		}
+		<-came
+		if err := w.Broker.Shutdown(t.Context()); err != nil || broker.Connections(w.Broker) != 0 {
+			t.Errorf("shutdown: %v, and %d connections", err, broker.Connections(w.Broker))
+		}
+		wg.Wait()
 	}
 }
